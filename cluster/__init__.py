@@ -1,0 +1,1 @@
+"""Where the engine runs, and the command line that starts everything."""

@@ -1,0 +1,240 @@
+"""The command line: `diffii <command>`. It parses, starts what is needed, and turns errors into one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from diffii import __version__
+from diffii.dataset import layout
+from diffii.errors import DiffiiError
+from engine.config import Config
+from engine.settings import load_config
+
+app = typer.Typer(
+    help="Turn a small labelled image data set into a larger one (Diff-II).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(stderr=True)
+"""Progress and messages; standard output is for results."""
+output = Console()
+
+Source = Annotated[str, typer.Argument(help="Labelled images: a folder of class folders, or Parquet; any fsspec URL.")]
+Out = Annotated[str, typer.Argument(help="The expanded data set; any fsspec URL.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; may be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Actors = Annotated[int | None, typer.Option("--actors", min=1, help="How many actors work at once.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the expanded data set goes.")] = Path("diffii-demo"),
+    actors: Actors = None,
+    verbose: Verbose = False,
+) -> None:
+    """Expand the embedded data set with the embedded model: offline, on a laptop's CPU."""
+    from cluster.demo import DEMO, demo_source
+
+    source = demo_source(out)
+    overrides = {"source.url": str(source), "output.url": str(out), **_actors(actors)}
+    _expand(load_config(defaults=DEMO, overrides=overrides), verbose, estimated=True)
+
+
+@app.command()
+def plan(
+    source: Source,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    actors: Actors = None,
+    as_json: Json = False,
+) -> None:
+    """Say what an expansion will make and cost; measures speed for a few seconds, writes nothing."""
+    from cluster.local import cores
+    from engine.estimate import estimate
+
+    settings = load_config(config, sets or (), overrides={"source.url": source, **_actors(actors)})
+    device = _device()
+    count = settings.actors.max or (cores() if device == "cpu" else _gpus())
+    found = estimate(settings, count, device)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+    else:
+        _print_estimate(dataclasses.asdict(found))
+
+
+@app.command()
+def expand(
+    source: Annotated[str | None, typer.Argument(help="Labelled images; any fsspec URL.")] = None,
+    out: Annotated[str | None, typer.Argument(help="The expanded data set; any fsspec URL.")] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    actors: Actors = None,
+    verbose: Verbose = False,
+) -> None:
+    """Expand labelled images into committed shards. The same command again goes on where it stopped."""
+    given = {key: value for key, value in (("source.url", source), ("output.url", out)) if value}
+    settings = load_config(config, sets or (), overrides={**given, **_actors(actors)})
+    for key, value in (("SOURCE", settings.source.url), ("OUT", settings.output.url)):
+        if not value:
+            _fail(f"{key} is missing: diffii expand SOURCE OUT, or {'source' if key == 'SOURCE' else 'output'}.url")
+    _expand(settings, verbose)
+
+
+@app.command()
+def status(out: Out, as_json: Json = False) -> None:
+    """How far an expansion is, from its output alone."""
+    from engine.verify import status as read_status
+
+    found = dataclasses.asdict(read_status(out))
+    if as_json:
+        _print_json(found)
+        return
+    done = 100 * found["decided"] / found["planned"] if found["planned"] else 0
+    output.print(f"{found['url']}: {found['state']}, {done:.0f} % of {found['planned']} rows decided", soft_wrap=True)
+    output.print(
+        f"{found['kept']} kept in {found['shards']} shards ({_bytes(found['bytes'])}), "
+        f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed"
+    )
+    table = Table("class", "kept", box=None, pad_edge=False)
+    for name, kept in found["classes"].items():
+        table.add_row(name, str(kept))
+    output.print(table)
+
+
+@app.command()
+def verify(out: Out, as_json: Json = False) -> None:
+    """Check that every planned row is decided and every published byte is right; exit status 0 if so."""
+    from engine.verify import verify as check
+
+    found = check(out)
+    fields = dataclasses.asdict(found)
+    if as_json:
+        _print_json(fields)
+    else:
+        problems = fields.pop("problems")
+        for name, value in fields.items():
+            output.print(
+                f"{name:14} {', '.join(value) or 'none' if isinstance(value, list) else value}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        for problem in problems:
+            console.print(f"wrong: {problem}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    output.print(__version__, highlight=False)
+
+
+def main() -> None:
+    """Entry point of the console script: user errors are one line on standard error and exit status 2."""
+    try:
+        app()
+    except DiffiiError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        console.print("\nstopped; the same command goes on from here")
+        sys.exit(130)
+
+
+def _expand(config: Config, verbose: bool, estimated: bool = False) -> None:
+    from cluster.local import cores, local_ray
+    from cluster.progress import ProgressLine
+    from engine.expand import expand as run_expand
+    from engine.run import prepare
+
+    began = time.monotonic()
+    run = prepare(config)  # what cannot work is said before Ray takes its seconds to start
+    if run.complete:
+        console.print(f"{run.storage.url} is complete: nothing to do", highlight=False, soft_wrap=True)
+        return
+    actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
+    if estimated:
+        from engine.estimate import estimate
+
+        _print_estimate(dataclasses.asdict(estimate(config, actors, _device())))
+        began = time.monotonic()
+    with local_ray(actors, verbose), ProgressLine(console) as progress:
+        run = run_expand(config, progress, run.source)
+    kept = sum(entry.kept for entry in run.commits)
+    lost = sum(entry.rows - entry.kept for entry in run.commits)
+    console.print(
+        f"{kept} images in {run.shard_count()} shards"
+        + (f", {lost} lost (diffii status says why)" if lost else "")
+        + f", {_duration(time.monotonic() - began)}",
+        highlight=False,
+    )
+    output.print(f"{run.storage.url}/{layout.CONTACT_SHEET}", highlight=False, soft_wrap=True)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _actors(count: int | None) -> dict[str, Any]:
+    return {} if count is None else {"actors.min": count, "actors.max": count}
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def _print_estimate(found: dict[str, Any]) -> None:
+    rate = f"{found['images_per_second']:.1f} images/s on {found['actors']} {found['device']} actors"
+    output.print(
+        f"plan: {found['synthetic_images']} images from {found['real_images']} of {found['classes']} classes, "
+        f"{found['unet_rows']} U-Net rows; about {_duration(found['seconds'])} at {rate}, "
+        f"{_bytes(found['disk_bytes'])} of disk",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if found["skipped"]:
+        output.print(f"{found['skipped']} files are skipped; diffii expand names them", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _fail(message: str) -> NoReturn:
+    console.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A Ray of our own on this machine: started quietly, reachable from this machine alone, ended with the command."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import ray
+
+SPARE_CPUS = 2
+"""Logical CPUs beyond the actors' own: Ray Data's small tasks must run while every actor is busy."""
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Only plan rows and receipts pass through it; images never do."""
+
+
+def cores() -> int:
+    """Processors this process may use: in a container often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None]:
+    """Start Ray for one command, with room for `actors` CPU actors (one per core by default)."""
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Explicit: left unset, Ray writes a token file to the home folder. This Ray listens on loopback alone.
+        "RAY_AUTH_MODE": "disabled",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        **({"DIFFII_VERBOSE": "1"} if verbose else {"RAY_BACKEND_LOG_LEVEL": "fatal"}),
+    }
+    os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
+    with contextlib.nullcontext() if verbose else _stderr_closed():
+        ray.init(
+            # `local`: without it Ray joins any cluster that was ever started on this machine.
+            address="local",
+            num_cpus=(actors or cores()) + SPARE_CPUS,
+            include_dashboard=False,
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        yield
+    finally:
+        with contextlib.nullcontext() if verbose else _stderr_closed():
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: Ray's C++ side writes there whatever Python's logging is told."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

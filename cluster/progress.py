@@ -1,0 +1,89 @@
+"""One calm line of progress: drawn in place on a terminal, repeated every half minute in a log."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+SAY_EVERY = 30.0
+"""Seconds between lines where there is no terminal."""
+
+
+class ProgressLine:
+    """Implements `engine.progress.Progress`. Use as a context manager, so that the terminal is left clean."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._name, self._total, self._done, self._lost, self._kept = "", 0, 0, 0, 0
+        self._began = self._said = 0.0
+        self._fresh = 0
+
+    def __enter__(self) -> ProgressLine:
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description:9}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                console=self._console,
+                refresh_per_second=4,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_stage()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def stage(self, name: str, total: int, done: int) -> None:
+        self._end_stage()
+        self._name, self._total, self._done, self._lost, self._kept, self._fresh = name, total, done, 0, 0, 0
+        self._began = self._said = time.monotonic()
+        if self._bar is not None:
+            self._task = self._bar.add_task(name, total=total, completed=done, detail="starting")
+        elif done:
+            self._console.print(f"{name}: {done} of {total} images were there already", highlight=False)
+
+    def advance(self, images: int, lost: int = 0) -> None:
+        self._done, self._lost, self._fresh = self._done + images, self._lost + lost, self._fresh + images
+        self._show()
+
+    def committed(self, rows: int, shard: str | None) -> None:
+        self._kept += rows
+        self._show()
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _detail(self) -> str:
+        seconds = time.monotonic() - self._began
+        parts = [f"{self._fresh / seconds:.1f} images/s"] if seconds > 1 and self._fresh else []
+        if self._name == "generate":
+            parts.append(f"{self._kept} committed")
+        if self._lost:
+            parts.append(f"{self._lost} lost")
+        return ", ".join(parts)
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, detail=self._detail())
+        elif time.monotonic() - self._said > SAY_EVERY:
+            self._said = time.monotonic()
+            self._say()
+
+    def _end_stage(self) -> None:
+        if self._name and self._bar is None:
+            self._say()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, detail=self._detail())
+        self._name = ""
+
+    def _say(self) -> None:
+        self._console.print(f"{self._name}: {self._done}/{self._total} images, {self._detail()}", highlight=False)

@@ -1,0 +1,168 @@
+"""One resident Stable Diffusion: loaded once, frozen, and called at whatever fixed shape the caller keeps to.
+
+B batch   C latent channels   H, W latent height and width   T tokens   D text width
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffii.attention import Attention, choose
+from diffii.errors import ModelError
+from diffii.schedule import Grid, Spacing, make_grid, to_epsilon
+from diffii.weights import locate
+
+DTypeName = Literal["auto", "fp16", "bf16", "fp32"]
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class BackboneRecord:
+    """What was loaded and on what: the part of a run's fingerprint that the model decides."""
+
+    model: str
+    device: str
+    dtype: str
+    attention: str
+    attention_reason: str
+    prediction: str
+    image_size: int
+    threads: int
+
+
+class Backbone:
+    """Stable Diffusion 1.x or 2.x, epsilon or v-prediction. Make one with `Backbone.load`."""
+
+    def __init__(self, pipeline: Any, model: str, device: torch.device, dtype: torch.dtype, attention: Attention):
+        kernel, reason = choose(attention, device)
+        self.device, self.dtype = device, dtype
+        self.pipeline = pipeline.to(device)
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+        if kernel == "xformers":
+            pipeline.unet.enable_xformers_memory_efficient_attention()
+        settings = pipeline.scheduler.config
+        self._alphas = pipeline.scheduler.alphas_cumprod.double().numpy()
+        self._clean_alpha = 1.0 if settings.get("set_alpha_to_one", True) else float(self._alphas[0])
+        self._steps_offset = int(settings.get("steps_offset", 0))
+        self._prediction = str(settings.get("prediction_type", "epsilon"))
+        self._scaling = float(pipeline.vae.config.scaling_factor)
+        self._prompts: dict[str, Tensor] = {}
+        size = int(pipeline.unet.config.sample_size)
+        self.latent_shape = (int(pipeline.unet.config.in_channels), size, size)
+        self.image_size = size * 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+        self.record = BackboneRecord(
+            model=model,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            dtype=str(dtype).removeprefix("torch."),
+            attention=kernel,
+            attention_reason=reason,
+            prediction=self._prediction,
+            image_size=self.image_size,
+            threads=torch.get_num_threads() if device.type == "cpu" else 0,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        dtype: DTypeName = "auto",
+        attention: Attention = "auto",
+        device: str | None = None,
+        lora: str | Path | None = None,
+    ) -> Backbone:
+        """Load `model` (embedded name, directory, or hub id) from safetensors alone.
+
+        dtype `auto` is fp16 on CUDA and fp32 on the CPU. `lora` names a safetensors file in any layout diffusers
+        reads, the old attention-processor one included. Raises ModelError naming the model or key and the mend.
+        """
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
+
+        for library in (diffusers_logging, transformers_logging):
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        name = dtype if dtype != "auto" else ("fp16" if where.type == "cuda" else "fp32")
+        directory = locate(model)
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                directory,
+                dtype=_DTYPES[name],
+                use_safetensors=True,
+                local_files_only=True,
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ModelError(
+                f"backbone.model: {model} does not load as Stable Diffusion 1.x or 2.x from safetensors: {error}"
+            ) from error
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        if lora is not None:
+            _load_lora(pipeline, Path(lora))
+        return cls(pipeline, model, where, _DTYPES[name], attention)
+
+    def grid(self, steps: int, spacing: Spacing) -> Grid:
+        """The DDIM grid of this model's own noise schedule."""
+        return make_grid(self._alphas, self._clean_alpha, steps, spacing, self._steps_offset)
+
+    @torch.inference_mode()
+    def prompt(self, text: str) -> Tensor:
+        """The embedding (T, D) of one prompt, from the cache after the first time.
+
+        Always encoded alone: with batch mates it could differ in its last bits.
+        """
+        if text not in self._prompts:
+            tokenizer = self.pipeline.tokenizer
+            ids = tokenizer(
+                text, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+            ).input_ids
+            self._prompts[text] = self.pipeline.text_encoder(ids.to(self.device))[0][0]
+        return self._prompts[text]
+
+    def prompts(self, texts: list[str]) -> Tensor:
+        """Embeddings (B, T, D) of a batch of prompts."""
+        return torch.stack([self.prompt(text) for text in texts])
+
+    @torch.inference_mode()
+    def epsilon(self, x_BCHW: Tensor, timestep: int, alpha: float, text_BTD: Tensor) -> Tensor:
+        """The noise the U-Net sees in float32 latents at `timestep`; float32 (B, C, H, W)."""
+        t = torch.full((len(x_BCHW),), timestep, device=self.device, dtype=torch.long)
+        out = self.pipeline.unet(x_BCHW.to(self.dtype), t, encoder_hidden_states=text_BTD, return_dict=False)[0]
+        return to_epsilon(out.float(), x_BCHW, alpha, self._prediction)
+
+    @torch.inference_mode()
+    def encode(self, images: np.ndarray) -> Tensor:
+        """uint8 images (B, S, S, 3) -> float32 latents (B, C, H, W): the posterior mean times the scaling factor."""
+        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)
+        posterior = self.pipeline.vae.encode((x.float() / 127.5 - 1.0).to(self.dtype)).latent_dist
+        return posterior.mean.float() * self._scaling
+
+    @torch.inference_mode()
+    def decode(self, latents_BCHW: Tensor) -> np.ndarray:
+        """float32 latents -> float32 images (B, S, S, 3) in about [0, 1]; not clipped, so that NaN stays visible."""
+        x = self.pipeline.vae.decode((latents_BCHW / self._scaling).to(self.dtype), return_dict=False)[0]
+        return cast(np.ndarray, (x.float() / 2.0 + 0.5).permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _load_lora(pipeline: Any, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        pipeline.load_lora_weights(load_file(path))
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the LoRA {path} does not fit this model: {error}") from error

@@ -1,0 +1,39 @@
+"""Names of the files of one data set, relative to its URL.
+
+No name below `_diffii` holds a split word (train, test, val, dev, eval): `datasets.load_dataset` would take the file
+for a split of that name.
+"""
+
+from __future__ import annotations
+
+OWN = "_diffii"
+LOG = f"{OWN}/log"
+STAGING = f"{OWN}/staging"
+INVERSIONS = f"{OWN}/inversions"
+DATA = "data"
+CARD = "README.md"
+CONTACT_SHEET = "contact-sheet.png"
+
+
+def log_entry(version: int) -> str:
+    return f"{LOG}/{version:012d}.json"
+
+
+def source_manifest(digest: str) -> str:
+    return f"{OWN}/source-{digest[:16]}.parquet"
+
+
+def staged_chunk(wave: int, chunk: int) -> str:
+    return f"{STAGING}/wave-{wave:04d}/chunk-{chunk:010d}.parquet"
+
+
+def staged_wave(wave: int) -> str:
+    return f"{STAGING}/wave-{wave:04d}"
+
+
+def inversion(key: str) -> str:
+    return f"{INVERSIONS}/{key[:2]}/{key}.safetensors"
+
+
+def shard(index: int) -> str:
+    return f"{DATA}/train-{index:05d}.parquet"

@@ -1,0 +1,126 @@
+"""The commit log: numbered JSON files, each created exclusively, that say what a data set is.
+
+    0      `open`   what the data set is made of: identity, source, class names
+    n      `wave`   a wave of the plan begins: for each class the ordinals [start, stop)
+    n      `commit` a range of consecutive chunks is decided: the outcome of every row, and the shard if rows were kept
+
+A reader at version v sees exactly the shards of the entries up to v. Nothing is ever changed or removed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from diffii.dataset import layout
+from diffii.dataset.storage import Storage
+from diffii.errors import OutputError
+
+LOG_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenEntry:
+    """What the data set is made of. `identity` is the flat configuration that may never change."""
+
+    identity: dict[str, Any]
+    source: str
+    """Digest of the source manifest, whose file is named after it."""
+    classes: list[str]
+    model: str
+    """Where the model was; what it was is in the identity."""
+    format: int = LOG_FORMAT
+    kind: str = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveEntry:
+    """A wave of the plan: per class (in the order of labels) the ordinals from `starts` up to `stops`."""
+
+    wave: int
+    starts: list[int]
+    stops: list[int]
+    targets: list[int]
+    """Kept rows wanted per class once the wave is decided."""
+    kind: str = "wave"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One published file of `data/`."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitEntry:
+    """Chunks [first, last] of a wave are decided. Rows are counted from the first row of chunk `first`."""
+
+    wave: int
+    first: int
+    last: int
+    rows: int
+    lost: dict[str, dict[str, str]] = field(default_factory=dict)
+    """outcome (`rejected` or `poisoned`) -> row number -> reason. Every other row is kept."""
+    kept_per_class: dict[str, int] = field(default_factory=dict)
+    """Label -> kept rows in this entry."""
+    shard: Shard | None = None
+    fingerprints: list[str] = field(default_factory=list)
+    """What computed the rows: device, dtype, attention, versions. More than one in a log: not reproducible."""
+    kind: str = "commit"
+
+    @property
+    def kept(self) -> int:
+        return self.rows - self.count("rejected") - self.count("poisoned")
+
+    def count(self, outcome: str) -> int:
+        return len(self.lost.get(outcome, {}))
+
+
+Entry = OpenEntry | WaveEntry | CommitEntry
+
+
+def with_shard(entry: CommitEntry, shard: Shard) -> CommitEntry:
+    return replace(entry, shard=shard)
+
+
+def encode(entry: Entry) -> bytes:
+    return (json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def decode(data: bytes, name: str) -> Entry:
+    """Raises OutputError naming the file when it is damaged or written by a newer diffii."""
+    try:
+        fields = json.loads(data)
+        kind = fields["kind"]
+        if kind == "open":
+            entry = OpenEntry(**fields)
+            if entry.format > LOG_FORMAT:
+                raise OutputError(f"{name} has log format {entry.format}: update diffii to read this data set")
+            return entry
+        if kind == "wave":
+            return WaveEntry(**fields)
+        if kind == "commit":
+            shard = fields.pop("shard")
+            return CommitEntry(**fields, shard=Shard(**shard) if shard else None)
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{name} is not a log entry of diffii ({error}): restore it from a copy") from error
+    raise OutputError(f"{name} is a log entry of the unknown kind {kind!r}: update diffii to read this data set")
+
+
+def read_log(storage: Storage, version: int | None = None) -> list[Entry]:
+    """All entries up to `version` (the newest by default), oldest first; empty when there is no log.
+
+    Raises OutputError when an entry is damaged, or missing below a later one.
+    """
+    names = [name for name in storage.names(layout.LOG) if name.endswith(".json")]
+    if version is not None:
+        names = names[: version + 1]
+    for number, name in enumerate(names):
+        if name != layout.log_entry(number).rsplit("/", 1)[-1]:
+            raise OutputError(f"{storage.url}: log entry {number} is missing; restore it from a copy")
+    return [decode(storage.read(f"{layout.LOG}/{name}"), f"{layout.LOG}/{name}") for name in names]

@@ -1,0 +1,129 @@
+"""Every file of a data set goes through here: one fsspec URL, relative names, and one way to publish a file.
+
+`put_once` is the only write that anything relies on: a file appears whole or not at all, the first writer wins, and
+a second one is told so. On a local disk that is a temporary file in the same directory, fsync, and an exclusive hard
+link; on object stores a conditional PUT (`mode="create"`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from diffii.errors import OutputError
+
+TEMPORARY = ".tmp-"
+
+
+class Storage:
+    """The files below one URL. Cheap to make; make one per process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") or url
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise OutputError(f"{url}: cannot open this kind of URL: {error}") from error
+        # Listings are cached per process by default; other processes write here all the time.
+        self.fs.use_listings_cache = False
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        if self.is_local:
+            # Another process may have another working directory.
+            self.url = self.root
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError when it is not there."""
+        return self.fs.cat_file(self.path(name))
+
+    def read_or_none(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
+
+    def open(self, name: str) -> Any:
+        """A seekable binary file for reading."""
+        return self.fs.open(self.path(name), "rb")
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names directly in a folder, sorted; empty when it does not exist."""
+        try:
+            entries = self.fs.ls(self.path(folder), detail=False, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        base = self.path(folder).rstrip("/")
+        found = (entry.rstrip("/") for entry in entries)
+        return sorted(entry.rsplit("/", 1)[-1] for entry in found if entry.strip("/") != base.strip("/"))
+
+    def find(self, folder: str) -> list[tuple[str, int]]:
+        """(name, size) of every file below a folder, sorted by name; empty when it does not exist."""
+        base = self.path("").rstrip("/") + "/"
+        try:
+            found = self.fs.find(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted((path.removeprefix(base), int(info.get("size") or 0)) for path, info in found.items())
+
+    def put_once(self, name: str, data: bytes) -> bool:
+        """Publish a file if there is none of this name; False when another was first."""
+        if self.is_local:
+            return _link_once(Path(self.path(name)), data)
+        try:
+            self.fs.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def put(self, name: str, data: bytes) -> None:
+        """Replace a file that nothing relies on (a picture, a report, the data set card)."""
+        if self.is_local:
+            path = Path(self.path(name))
+            _write_temporary(path.parent, data).replace(path)
+        else:
+            self.fs.pipe_file(self.path(name), data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; no error when it is gone already."""
+        try:
+            self.fs.rm_file(self.path(name))
+        except FileNotFoundError:
+            return
+
+
+def _link_once(path: Path, data: bytes) -> bool:
+    temporary = _write_temporary(path.parent, data)
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+    return True
+
+
+def _write_temporary(folder: Path, data: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+    with temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    # A link that the folder's own block does not hold yet can vanish with the power.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

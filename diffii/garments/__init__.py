@@ -1,0 +1,1 @@
+"""The embedded default: a small data set, a small Stable Diffusion trained on it, and how both were made."""

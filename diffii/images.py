@@ -1,0 +1,87 @@
+"""Bytes <-> pixels: decode a user's image safely, fit it to the model, encode what the model made."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Encoding = Literal["png", "webp", "jpeg"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+MAX_PIXELS = 100_000_000
+"""A larger image is refused before it is decoded: a small file can claim to be gigapixels."""
+MAX_BYTES = 256 * 2**20
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
+"""What Pillow raises for damaged files, found by feeding it truncated and bit-flipped ones."""
+
+
+class UnreadableImage(Exception):
+    """Why bytes are no usable image."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """An RGB image, upright, first frame; alpha lies on white. Raises UnreadableImage with the reason."""
+    if not data:
+        raise UnreadableImage("the file is empty")
+    if len(data) > MAX_BYTES:
+        raise UnreadableImage(f"{len(data)} bytes are more than the limit of {MAX_BYTES}")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns above its own, lower limit; ours is checked just below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS}")
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(str(error)) from error
+    except _BROKEN as error:
+        if data.lstrip()[:1] == b"<":
+            raise UnreadableImage("it is HTML or XML, not an image (a saved error page?)") from error
+        text = str(error) or type(error).__name__
+        raise UnreadableImage("not an image" if "cannot identify" in text else f"damaged: {text}") from error
+
+
+def fit(image: Image.Image, size: int) -> np.ndarray:
+    """Scale the shorter edge to `size` and cut the middle square, aspect kept; uint8 (size, size, 3)."""
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def encode(pixels: np.ndarray, encoding: Encoding) -> bytes:
+    """Encode uint8 (H, W, 3); the same pixels give the same bytes for one version of Pillow."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if encoding == "png":
+        image.save(buffer, "PNG", compress_level=1 if image.width > 64 else 9)
+    elif encoding == "webp":
+        # Method 0 is four times faster than PNG at level 1 and no larger.
+        image.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+    else:
+        image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
+def extension(encoding: Encoding) -> str:
+    return "jpg" if encoding == "jpeg" else encoding
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"I", "I;16", "I;16B", "I;16L", "F"}:
+        values = np.asarray(image, dtype=np.float32)
+        top = 65535.0 if image.mode != "F" else max(1.0, float(values.max(initial=1.0)))
+        return Image.fromarray((np.clip(values / top, 0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,36 @@
+"""Images -> latents -> inversions: DDIM run backwards, without guidance (Diff-II, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from diffii.backbone import Backbone
+from diffii.schedule import Grid, ddim_move
+
+
+@torch.inference_mode()
+def invert(backbone: Backbone, latents_BCHW: Tensor, prompts: Sequence[str], grid: Grid) -> Tensor:
+    """Climb from clean float32 latents to the top of `grid`, each row under its own plain prompt.
+
+    The model is asked at the upper timestep of each segment, which is where sampling asks it on the way down.
+    """
+    text = backbone.prompts(list(prompts))
+    x = latents_BCHW.to(backbone.device)
+    for index, timestep in enumerate(grid.timesteps):
+        below = grid.below(index)
+        epsilon = backbone.epsilon(x, timestep, below, text)
+        x = ddim_move(x, epsilon, below, grid.alphas[index])
+    return x
+
+
+def fixed_batches(rows: int, size: int) -> Iterator[tuple[list[int], int]]:
+    """Cut row numbers 0..rows-1 into batches of exactly `size`; yields (row numbers, how many of them are real).
+
+    The last batch repeats its last row: bits depend on a batch's size, not on what else is in it (law 5).
+    """
+    for start in range(0, rows, size):
+        real = min(size, rows - start)
+        yield [start + min(i, real - 1) for i in range(size)], real

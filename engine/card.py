@@ -1,0 +1,58 @@
+"""The data set card: README.md of an output. Written before the first shard, because its front matter is what makes
+`datasets.load_dataset` look at `data/` alone; rewritten with counts when the run is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from diffii.dataset import layout
+from engine.config import Config
+
+
+@dataclass(frozen=True)
+class Counts:
+    rows: int
+    real: int
+    shards: int
+
+
+def data_set_card(classes: Sequence[str], config: Config, counts: Counts | None) -> str:
+    front = {
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        "task_categories": ["image-classification"],
+        "tags": ["synthetic", "diff-ii", "data-augmentation"],
+    }
+    lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", "# Expanded with diffii", ""]
+    if counts is None:
+        lines += ["This data set is being written; what is committed so far can be read.", ""]
+    else:
+        lines += [
+            f"{counts.rows} synthetic images of {len(classes)} classes in {counts.shards} shards, "
+            f"made from {counts.real} real ones.",
+            "",
+            f"![Real images and what came of them]({layout.CONTACT_SHEET})",
+            "",
+        ]
+    lines += [
+        "Method: inversion circle interpolation with two-stage denoising (Diff-II, arXiv 2408.16266).",
+        "Every image is synthetic; its row names its two parents, angle, suffix and seed.",
+        "",
+        "| setting | value |",
+        "|---|---|",
+        *(f"| `{key}` | {_cell(value)} |" for key, value in config.identity().items() if value not in ("", {}, [])),
+        "",
+        "The licences of the model and of the real images apply to what is derived from them.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} = {words}" for key, words in value.items())
+    elif isinstance(value, (list, tuple)):
+        value = ", ".join(str(item) for item in value)
+    return str(value).replace("|", "\\|").replace("\n", " ")

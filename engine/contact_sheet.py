@@ -1,0 +1,99 @@
+"""The contact sheet: for each class its real images, and beside them what came of them, under their suffixes."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from diffii.dataset.snapshot import Snapshot
+from diffii.images import decode
+from engine.source import Source, SourceImage, iter_bytes
+
+REAL, SYNTHETIC, CLASSES = 5, 10, 24
+"""Images shown per class, and classes shown at most: a sheet is for looking at."""
+TILE = 96
+_GAP, _LABEL, _NAME, _MARGIN = 6, 16, 132, 18
+_INK, _SOFT, _PAPER, _FRAME = "#1c1c1c", "#6b6b6b", "#ffffff", "#c9873a"
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    image: Image.Image
+    caption: str
+    framed: bool
+
+
+def contact_sheet(source: Source, snapshot: Snapshot, title: str) -> bytes:
+    """A PNG. Real images are framed; synthetic ones are spread over the class's rows, each suffix in turn."""
+    shown = [label for label, images in enumerate(source.by_class) if images][:CLASSES]
+    synthetic = _pick(snapshot, shown)
+    real = min(REAL, max(len(source.by_class[label]) for label in shown))
+    made = max((len(rows) for rows in synthetic.values()), default=0)
+    width = 2 * _MARGIN + _NAME + (real + made) * (TILE + _GAP) + 3 * _GAP
+    row_height = TILE + _LABEL + _GAP
+    header = 52
+    sheet = Image.new("RGB", (width, header + len(shown) * row_height + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 12), title, _INK, ImageFont.load_default(17))
+    first_made = _MARGIN + _NAME + real * (TILE + _GAP) + 2 * _GAP
+    draw.text((_MARGIN + _NAME, 34), "real", _FRAME, ImageFont.load_default(12))
+    draw.text((first_made, 34), "synthetic", _SOFT, ImageFont.load_default(12))
+    for position, label in enumerate(shown):
+        top = header + position * row_height
+        name = _shorten(source.classes[label], 17)
+        draw.text((_MARGIN, top + TILE // 2 - 8), name, _INK, ImageFont.load_default(14))
+        for column, tile in enumerate(_real_tiles(source, source.by_class[label][:real])):
+            _paste(sheet, draw, tile, _MARGIN + _NAME + column * (TILE + _GAP), top)
+        for column, tile in enumerate(synthetic.get(label, [])):
+            _paste(sheet, draw, tile, first_made + column * (TILE + _GAP), top)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _real_tiles(source: Source, images: Sequence[SourceImage]) -> list[_Tile]:
+    return [_Tile(decode(data), "", True) for data in iter_bytes(source, images)]
+
+
+def _pick(snapshot: Snapshot, labels: Sequence[int]) -> dict[int, list[_Tile]]:
+    """Up to SYNTHETIC rows of each class, evenly over the ordinals, so that every context has its turn."""
+    rows: dict[int, list[tuple[int, int, str]]] = {label: [] for label in labels}
+    index = 0
+    for table in snapshot.tables(["label", "ordinal", "suffix"]):
+        for row in table.to_pylist():
+            if row["label"] in rows:
+                rows[row["label"]].append((row["ordinal"], index, row["suffix"]))
+            index += 1
+    wanted: dict[int, tuple[int, str]] = {}
+    for label, found in rows.items():
+        found.sort()
+        step = max(1.0, len(found) / SYNTHETIC)
+        for k in range(min(SYNTHETIC, len(found))):
+            _, number, suffix = found[math.floor(k * step)]
+            wanted[number] = (label, suffix)
+    tiles: dict[int, list[_Tile]] = {label: [] for label in labels}
+    for number in sorted(wanted):  # in commit order, so that each shard is read once
+        label, suffix = wanted[number]
+        tiles[label].append(_Tile(snapshot.image(number).convert("RGB"), suffix, False))
+    return tiles
+
+
+def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, left: int, top: int) -> None:
+    image = tile.image
+    # Whole multiples stay crisp for small images; large ones are scaled down smoothly.
+    small = max(image.size) <= TILE // 2
+    image = image.resize((TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+    sheet.paste(image, (left, top))
+    if tile.framed:
+        draw.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), outline=_FRAME, width=2)
+    if tile.caption:
+        font = ImageFont.load_default(11)
+        draw.text((left + TILE / 2, top + TILE + 2), _shorten(tile.caption, 18), _SOFT, font, anchor="ma")
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "\u2026"

@@ -1,0 +1,153 @@
+"""`plan`: what a run will cost, before it starts. Counts follow from the plan; speeds are measured for a few seconds.
+
+Speeds are measured by as many processes at once as the run will have actors, because two cores that share a cache
+are not twice one core.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from actors.model import ModelSpec, load
+from diffii.denoise import denoise
+from diffii.features import perceptual_hash
+from diffii.images import Encoding, encode
+from diffii.invert import invert
+from engine.config import Config
+from engine.expand import model_spec, spacing
+from engine.plan import next_wave
+from engine.run import prepare
+
+RAY_SECONDS = 7.0
+"""Starting and ending a local Ray, from 2.60 on two cores; a running cluster needs none of it."""
+STAGE_SECONDS = 2.0
+"""First task of a Ray Data pipeline, beside loading the model."""
+CALIBRATION_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds, as measured in one of several processes at work together."""
+
+    load: float
+    inversion_call: float
+    generation_call: float
+    finish_image: float
+    image_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run will do and cost."""
+
+    classes: int
+    real_images: int
+    skipped: int
+    synthetic_images: int
+    chunks: int
+    unet_calls: int
+    unet_rows: int
+    actors: int
+    device: str
+    images_per_second: float
+    seconds: float
+    disk_bytes: int
+
+
+def estimate(config: Config, actors: int, device: str) -> Estimate:
+    """Plan, then calibrate for a few seconds on this machine. Raises what `engine.run.prepare` raises."""
+    run = prepare(config)
+    plan, resolved = run.plan, run.config
+    wave = run.open_wave() or next_wave(plan, run.waves)
+    rows = plan.row_count(wave) if wave else 0
+    chunks = plan.chunk_count(wave) if wave else 0
+    inversion, generation = resolved.inversion, resolved.generation
+    inversion_calls = math.ceil(len(run.source.images) / inversion.micro_batch) * inversion.steps
+    per_chunk = math.ceil(resolved.commit.chunk_size / generation.micro_batch)
+    generation_calls = chunks * per_chunk * generation.steps
+    speed = calibrate(model_spec(resolved), resolved, min(actors, max(1, chunks)))
+    workers = max(1, min(actors, chunks))
+    # The slowest actor decides: whole chunks, and whole batches of images, are dealt out.
+    inversion_rounds = math.ceil(math.ceil(len(run.source.images) / inversion.micro_batch) / workers)
+    invert_seconds = inversion_rounds * inversion.steps * speed.inversion_call
+    call_seconds = per_chunk * (generation.steps * speed.generation_call)
+    generate_seconds = chunks / workers * (call_seconds + resolved.commit.chunk_size * speed.finish_image)
+    fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
+    guided = 1 if generation.guidance_scale == 1.0 else 2
+    return Estimate(
+        classes=len(run.source.classes),
+        real_images=len(run.source.images),
+        skipped=len(run.source.skipped),
+        synthetic_images=rows,
+        chunks=chunks,
+        unet_calls=inversion_calls + generation_calls,
+        unet_rows=inversion_calls * inversion.micro_batch + generation_calls * generation.micro_batch * guided,
+        actors=workers,
+        device=device,
+        images_per_second=rows / generate_seconds if rows else 0.0,
+        seconds=(fixed + invert_seconds + generate_seconds) if rows else 0.0,
+        disk_bytes=int(rows * (speed.image_bytes + 600)),
+    )
+
+
+def calibrate(spec: ModelSpec, config: Config, processes: int) -> Speed:
+    """Measure in `processes` fresh processes at once; the mean of what they saw."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        began = time.time()
+        speeds = list(pool.map(_measure, [(spec, config, began)] * processes))
+    return Speed(**{name: float(np.mean([getattr(s, name) for s in speeds])) for name in Speed.__dataclass_fields__})
+
+
+def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
+    spec, config, began = task
+    backbone = load(spec)
+    loaded = time.time() - began
+    encoding: Encoding = config.output.encoding
+    inversion, generation = config.inversion, config.generation
+    noise = torch.randn(generation.micro_batch, *backbone.latent_shape)
+    start = torch.randn(inversion.micro_batch, *backbone.latent_shape)
+    prompts = ["a photo", "a photo on grass"]
+    short = backbone.grid(4, spacing(config))
+
+    def one_inversion() -> None:
+        invert(backbone, start, [prompts[0]] * inversion.micro_batch, short)
+
+    def one_generation() -> None:
+        plain, suffixed = ([prompt] * generation.micro_batch for prompt in prompts)
+        denoise(backbone, noise, plain, suffixed, short, generation.split, generation.guidance_scale)
+
+    finish_began = time.perf_counter()
+    images = backbone.decode(noise)
+    pixels = (np.clip(images, 0, 1) * 255).astype(np.uint8)
+    data = [encode(image, encoding) for image in pixels]
+    for image in pixels:
+        perceptual_hash(image)
+    finish = (time.perf_counter() - finish_began) / len(pixels)
+    return Speed(
+        load=loaded,
+        inversion_call=_seconds(one_inversion) / 4,
+        generation_call=_seconds(one_generation) / 4,
+        finish_image=finish,
+        image_bytes=float(np.mean([len(item) for item in data])),
+    )
+
+
+def _seconds(work: object, budget: float = CALIBRATION_SECONDS / 2) -> float:
+    """Median seconds of a call, after one to warm up, repeated for `budget` seconds."""
+    assert callable(work)
+    work()
+    times: list[float] = []
+    began = time.perf_counter()
+    while not times or time.perf_counter() - began < budget:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

@@ -1,0 +1,191 @@
+"""`expand`: the whole way from labelled images to committed shards, and on from wherever an earlier run stopped.
+
+Ray must be running; who started it, and where, is the caller's business.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+
+import pyarrow as pa
+import ray
+import torch
+
+from actors.generator import Generator, GeneratorSpec
+from actors.inverter import Inverter, InverterSpec
+from actors.model import ModelSpec
+from diffii.attention import choose
+from diffii.dataset import layout, log
+from diffii.images import extension
+from diffii.schedule import Spacing
+from engine.commit import Committer, PackOrder, pack
+from engine.config import Config
+from engine.plan import Inversion, Plan
+from engine.progress import Progress, Silent
+from engine.publish import publish
+from engine.run import Run, begin, prepare
+from engine.source import Source
+from engine.stream import Pool, stream
+
+CPU_THREADS = 1
+"""Threads of a model on the CPU. One actor a core is faster than one actor on all, and the same on every machine."""
+
+
+def expand(config: Config, progress: Progress | None = None, source: Source | None = None) -> Run:
+    """Expand `config.source.url` into `config.output.url`; returns when the plan is wholly decided and committed.
+
+    Raises ConfigError, SourceError, ModelError or OutputError before any model loads, FencedError when another
+    driver takes the run over.
+    """
+    progress = progress or Silent()
+    run = prepare(config, source)
+    pool = pool_of(config)
+    if not pool.gpus:
+        # Without a GPU in the cluster xformers cannot run: better said now than by an actor after a minute.
+        choose(run.config.backbone.attention, torch.device("cpu"))
+    for skip in run.source.skipped:
+        progress.note(f"skipped {skip.where}: {skip.reason}")
+    begin(run)
+    _invert(run, pool, progress)
+    wave = run.open_wave()
+    while wave is not None:
+        _generate(run, wave, pool, progress)
+        begin(run)
+        wave = run.open_wave()
+    publish(run)
+    return run
+
+
+def pool_of(config: Config) -> Pool:
+    """The actor pool of this cluster: one actor per GPU (or its fraction), one per core without a GPU."""
+    resources = ray.cluster_resources()
+    gpus = config.actors.gpus
+    if gpus is None:
+        gpus = 1.0 if resources.get("GPU", 0) else 0.0
+    if config.actors.max is not None:
+        top = config.actors.max
+    elif gpus:
+        top = max(1, int(resources.get("GPU", 0) / gpus))
+    else:
+        # Two CPUs stay free for Ray's own small tasks; a local Ray is started with that many more than cores.
+        top = max(1, int(resources.get("CPU", 1)) - 2)
+    return Pool(min=min(config.actors.min, top), max=max(config.actors.min, top), gpus=gpus)
+
+
+# -- inversions: once per image, cached by content ------------------------------------------------------------------
+
+INVERSION_SCHEMA = pa.schema([(name, pa.list_(pa.string())) for name in ("key", "where", "sha256", "prompt")])
+
+
+def _invert(run: Run, pool: Pool, progress: Progress) -> None:
+    wanted = run.plan.inversions()
+    missing = missing_inversions(run, wanted)
+    if not missing or run.open_wave() is None:
+        return
+    progress.stage("invert", len(wanted), len(wanted) - len(missing))
+    config = run.config
+    spec = InverterSpec(
+        model=model_spec(config),
+        source_url=run.source.url,
+        output_url=run.storage.url,
+        steps=config.inversion.steps,
+        spacing=spacing(config),
+        micro_batch=config.inversion.micro_batch,
+    )
+    size = config.inversion.micro_batch
+    batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+    rows = [{name: [getattr(item, name) for item in batch] for name in INVERSION_SCHEMA.names} for batch in batches]
+    tasks = pa.Table.from_pylist(rows, schema=INVERSION_SCHEMA)
+    for result in stream(tasks, Inverter, spec, _at_most(pool, len(batches)), overlap=1):
+        progress.advance(result["images"])
+
+
+def missing_inversions(run: Run, wanted: list[Inversion]) -> list[Inversion]:
+    """The images whose inversion is not in the cache, each once."""
+    there = {name.rsplit("/", 1)[-1] for name, _ in run.storage.find(layout.INVERSIONS)}
+    unique = {item.key: item for item in wanted}
+    return [item for key, item in unique.items() if f"{key}.safetensors" not in there]
+
+
+# -- generation: any order; commit: plan order -----------------------------------------------------------------------
+
+
+def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress) -> None:
+    first, chunks = run.next_chunk(wave.wave), run.plan.chunk_count(wave)
+    already = _staged_chunks(run, wave.wave)
+    todo = [chunk for chunk in range(first, chunks) if chunk not in already]
+    done = run.plan.row_count(wave) - sum(chunk_rows(run.plan, wave, chunk) for chunk in todo)
+    progress.stage("generate", run.plan.row_count(wave), done)
+
+    def committed(entry: log.CommitEntry) -> None:
+        run.entries.append(entry)
+        progress.committed(entry.kept, entry.shard.name if entry.shard else None)
+
+    committer = Committer(
+        run.storage,
+        wave.wave,
+        chunks,
+        next_chunk=first,
+        version=len(run.entries),
+        shards=run.shard_count(),
+        shard_rows=run.config.output.shard_rows,
+        classes=run.source.classes,
+        extension=extension(run.config.output.encoding),
+        packer=_pack_in_ray,
+        on_commit=committed,
+    )
+    for chunk in sorted(already):
+        committer.staged(chunk)
+    if todo:
+        spec = generator_spec(run.config, run.storage.url)
+        for result in stream(run.plan.table(wave, todo), Generator, spec, _at_most(pool, len(todo))):
+            progress.advance(result["rows"], result["lost"])
+            committer.staged(result["chunk"])
+    committer.finish()
+
+
+def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
+    return GeneratorSpec(
+        model=model_spec(config),
+        output_url=output_url,
+        steps=config.generation.steps,
+        spacing=spacing(config),
+        split=config.generation.split,
+        guidance=config.generation.guidance_scale,
+        norm=config.inversion.norm,
+        micro_batch=config.generation.micro_batch,
+        encoding=config.output.encoding,
+    )
+
+
+def model_spec(config: Config) -> ModelSpec:
+    backbone = config.backbone
+    path = Path(backbone.model).expanduser()
+    model = str(path.resolve()) if path.is_dir() else backbone.model
+    return ModelSpec(model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS)
+
+
+def spacing(config: Config) -> Spacing:
+    return "leading" if config.inversion.preset == "reference" else "matched"
+
+
+def chunk_rows(plan: Plan, wave: log.WaveEntry, chunk: int) -> int:
+    size = plan.config.commit.chunk_size
+    return min((chunk + 1) * size, plan.row_count(wave)) - chunk * size
+
+
+def _staged_chunks(run: Run, wave: int) -> set[int]:
+    names = run.storage.names(layout.staged_wave(wave))
+    numbers = (name.removeprefix("chunk-").removesuffix(".parquet") for name in names)
+    return {int(number) for number in numbers if number.isdigit()}
+
+
+def _at_most(pool: Pool, tasks: int) -> Pool:
+    top = max(1, min(pool.max, tasks))
+    return Pool(min=min(pool.min, top), max=top, gpus=pool.gpus)
+
+
+def _pack_in_ray(order: PackOrder) -> Future[log.Shard]:
+    # No CPU is asked for: actors may hold them all until the stream ends, and readers should see shards before that.
+    return ray.remote(num_cpus=0, max_retries=4)(pack).remote(order).future()

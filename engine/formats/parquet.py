@@ -1,0 +1,89 @@
+"""Shards as Hugging Face Parquet: `datasets.load_dataset` sees an Image and a ClassLabel, SQL sees flat columns."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("label", pa.int64()),
+        ("sample_id", pa.string()),
+        ("class_name", pa.string()),
+        ("ordinal", pa.int64()),
+        ("seed", pa.uint64()),
+        ("phi", pa.float64()),
+        ("theta", pa.float64()),
+        ("parent_a", pa.string()),
+        ("parent_b", pa.string()),
+        ("suffix", pa.string()),
+        ("strength", pa.float64()),
+        ("phash", pa.binary(8)),
+        ("is_synthetic", pa.bool_()),
+        ("recipe", pa.string()),
+    ]
+)
+FULL_STRENGTH = 1.0
+"""Share of the noise path that is denoised. Diff-II starts at its noisy end."""
+ROW_GROUP_BYTES = 100 * 2**20
+
+_AS_IN_SHARD = ("label", "sample_id", "ordinal", "seed", "phi", "theta", "parent_a", "parent_b", "suffix", "recipe")
+
+
+def write_shard(staged: pa.Table, classes: Sequence[str], extension: str) -> bytes:
+    """One shard from kept staged rows, in their order; the same rows give the same bytes for one pyarrow version."""
+    rows = staged.num_rows
+    columns: dict[str, Any] = {name: staged[name] for name in _AS_IN_SHARD}
+    names = [f"{sample_id}.{extension}" for sample_id in staged["sample_id"].to_pylist()]
+    image = pa.StructArray.from_arrays(
+        [staged["image"].combine_chunks(), pa.array(names)],
+        fields=list(SCHEMA.field("image").type),
+    )
+    columns |= {
+        "image": image,
+        "class_name": [classes[label] for label in staged["label"].to_pylist()],
+        "strength": [FULL_STRENGTH] * rows,
+        "phash": staged["phash"],
+        "is_synthetic": [True] * rows,
+    }
+    schema = SCHEMA.with_metadata({"huggingface": _features(classes)})
+    table = pa.table({name: columns[name] for name in SCHEMA.names}, schema=schema)
+    buffer = io.BytesIO()
+    rest = [name for name in SCHEMA.names if name != "image"]
+    pq.write_table(
+        table,
+        buffer,
+        row_group_size=max(1, min(rows, ROW_GROUP_BYTES * rows // max(1, staged["image"].nbytes))),
+        # Images are compressed already, and a dictionary would hash every one of them.
+        compression={"image.bytes": "none", "image.path": "none", **dict.fromkeys(rest, "zstd")},  # pyright: ignore
+        use_dictionary=["class_name", "suffix"],  # pyright: ignore[reportArgumentType]
+        write_page_index=True,
+        store_schema=True,
+    )
+    return buffer.getvalue()
+
+
+def _features(classes: Sequence[str]) -> str:
+    kinds = {pa.int64(): "int64", pa.uint64(): "uint64", pa.float64(): "float64", pa.string(): "string"}
+    kinds |= {pa.bool_(): "bool", pa.binary(8): "binary"}
+    features: dict[str, Any] = {}
+    for column in SCHEMA:
+        if column.name == "image":
+            features[column.name] = {"_type": "Image"}
+        elif column.name == "label":
+            features[column.name] = {"names": list(classes), "_type": "ClassLabel"}
+        else:
+            features[column.name] = {"dtype": kinds[column.type], "_type": "Value"}
+    return json.dumps({"info": {"features": features}})
+
+
+def read_kept(data: bytes) -> list[tuple[str, bytes]]:
+    """(sample id, image bytes) of every row of a shard."""
+    table = pq.read_table(io.BytesIO(data), columns=["sample_id", "image"])
+    return [(row["sample_id"], row["image"]["bytes"]) for row in table.to_pylist()]

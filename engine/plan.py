@@ -1,0 +1,241 @@
+"""The plan: every sample exists as a row before a model loads (law 1).
+
+Rows of a class are numbered by `ordinal`, without end. A *wave* is a stretch of ordinals per class; its rows stand in
+the order (pass, class, ordinal), pass = ordinal // images of the class, and are cut into chunks. Everything here is a
+pure function of configuration and source: any chunk of any plan is computed alone, by binary search over the passes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from diffii import strata
+from diffii.dataset.log import WaveEntry
+from diffii.errors import ConfigError
+from diffii.hashing import digest, seed64
+from engine.config import Config
+from engine.source import Source, SourceImage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One image to be."""
+
+    sample_id: str
+    label: int
+    ordinal: int
+    parent_a: str
+    parent_b: str
+    phi: float
+    suffix: str
+    seed: int
+    plain_prompt: str
+    suffix_prompt: str
+    inversion_a: str
+    inversion_b: str
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inversion:
+    """One image to invert: where it is, the prompt to invert under, and the cache key of the result."""
+
+    key: str
+    where: str
+    sha256: str
+    prompt: str
+
+
+CHUNK_SCHEMA = pa.schema(
+    [("wave", pa.int32()), ("chunk", pa.int64())]
+    + [(name, pa.list_(pa.string())) for name in ("sample_id", "parent_a", "parent_b", "suffix", "plain_prompt")]
+    + [(name, pa.list_(pa.string())) for name in ("suffix_prompt", "inversion_a", "inversion_b", "recipe")]
+    + [("label", pa.list_(pa.int64())), ("ordinal", pa.list_(pa.int64()))]
+    + [("phi", pa.list_(pa.float64())), ("seed", pa.list_(pa.uint64()))]
+)  # fmt: skip
+
+
+class Plan:
+    """All rows that a configuration (resolved), a source and a model's weights stand for."""
+
+    def __init__(self, config: Config, source: Source, weights: str) -> None:
+        self.config, self.source, self.weights = config, source, weights
+        self._images = np.array([len(images) for images in source.by_class], dtype=np.int64)
+
+    def targets(self) -> list[int]:
+        """Rows wanted per class: `expansion.per_class`, else `factor` per image; none for a class without images."""
+        expansion = self.config.expansion
+        wanted = [expansion.per_class or max(1, round(int(count) * expansion.factor)) for count in self._images]
+        return [number if count else 0 for number, count in zip(wanted, self._images, strict=True)]
+
+    # -- rows and chunks of a wave --------------------------------------------------------------------------------
+
+    def row_count(self, wave: WaveEntry) -> int:
+        return sum(stop - start for start, stop in zip(wave.starts, wave.stops, strict=True))
+
+    def chunk_count(self, wave: WaveEntry) -> int:
+        return -(-self.row_count(wave) // self.config.commit.chunk_size)
+
+    def chunk(self, wave: WaveEntry, index: int) -> list[Row]:
+        """The rows of one chunk, in plan order. Raises IndexError outside the wave."""
+        size = self.config.commit.chunk_size
+        return self.rows(wave, index * size, min((index + 1) * size, self.row_count(wave)))
+
+    def rows(self, wave: WaveEntry, first: int, last: int) -> list[Row]:
+        """Rows [first, last) of a wave."""
+        if not 0 <= first < last <= self.row_count(wave):
+            raise IndexError(f"rows {first}..{last} of a wave of {self.row_count(wave)}")
+        starts, stops = np.array(wave.starts), np.array(wave.stops)
+        found: list[Row] = []
+        turn, position = self._find_pass(starts, stops, first)
+        while len(found) < last - first:
+            low = np.clip(turn * self._images, starts, stops)
+            counts = np.clip((turn + 1) * self._images, starts, stops) - low
+            for label in np.flatnonzero(counts):
+                if position >= counts[label]:
+                    position -= int(counts[label])
+                    continue
+                take = min(int(counts[label]) - position, last - first - len(found))
+                begin = int(low[label]) + position
+                found += [self.row(int(label), ordinal) for ordinal in range(begin, begin + take)]
+                position = 0
+                if len(found) == last - first:
+                    break
+            turn += 1
+        return found
+
+    def _find_pass(self, starts: np.ndarray, stops: np.ndarray, row: int) -> tuple[int, int]:
+        """The pass that holds a row of the wave, and how many rows of that pass come before it."""
+
+        def before(turn: int) -> int:
+            return int((np.clip(turn * self._images, starts, stops) - starts).sum())
+
+        last_pass = -(-stops // np.maximum(self._images, 1))
+        low, high = 0, int(last_pass.max())
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if before(middle) <= row else (low, middle)
+        return low, row - before(low)
+
+    # -- one row --------------------------------------------------------------------------------------------------
+
+    def row(self, label: int, ordinal: int) -> Row:
+        """The row of a class with a given ordinal, from 0 without end."""
+        images = self.source.by_class[label]
+        name = self.source.classes[label]
+        seed = self.config.expansion.seed
+        spread = seed64(seed, name, "strata")
+        a, b = (images[i] for i in strata.pair(len(images), ordinal, spread))
+        phi = strata.phi(len(images), ordinal, spread)
+        suffixes = self.config.prompts.suffixes
+        suffix = suffixes[strata.choice(len(suffixes), ordinal, spread)] if suffixes else ""
+        plain = self._prompts[label]
+        recipe = {
+            **self._shared_recipe,
+            "class": name,
+            "ordinal": ordinal,
+            "parent_a": a.sha256,
+            "parent_b": b.sha256,
+            "partner": "diffused" if a is b else "image",
+            "phi": phi,
+            "seed": seed64(seed, name, ordinal, "noise"),
+            "prompt": plain,
+            "suffix": suffix,
+        }
+        return Row(
+            sample_id=digest(recipe)[:32],
+            label=label,
+            ordinal=ordinal,
+            parent_a=a.sha256,
+            parent_b=b.sha256,
+            phi=phi,
+            suffix=suffix,
+            seed=recipe["seed"],
+            plain_prompt=plain,
+            suffix_prompt=f"{plain} {suffix}".strip(),
+            inversion_a=self.inversion_key(a),
+            inversion_b=self.inversion_key(b),
+            recipe=json.dumps(recipe, sort_keys=True, ensure_ascii=False),
+        )
+
+    @cached_property
+    def _shared_recipe(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "kind": "diff-ii",
+            "weights": self.weights,
+            "dtype": config.backbone.dtype,
+            "inversion": config.inversion.model_dump(),
+            "generation": config.generation.model_dump(),
+        }
+
+    @cached_property
+    def _prompts(self) -> list[str]:
+        return [plain_prompt(self.config, name) for name in self.source.classes]
+
+    # -- inversions -----------------------------------------------------------------------------------------------
+
+    def inversion_key(self, image: SourceImage) -> str:
+        """The cache key: everything that shapes an image's inversion, and nothing else."""
+        return digest(self._inversion_base, image.sha256, self._prompts[image.label])[:40]
+
+    @cached_property
+    def _inversion_base(self) -> list[Any]:
+        inversion, dtype = self.config.inversion, self.config.backbone.dtype
+        return [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
+
+    def inversions(self) -> list[Inversion]:
+        """Every image of the source, to be inverted once."""
+        return [
+            Inversion(self.inversion_key(image), image.where, image.sha256, self._prompts[image.label])
+            for image in self.source.images
+        ]
+
+    # -- for the stream -------------------------------------------------------------------------------------------
+
+    def table(self, wave: WaveEntry, chunks: Iterable[int]) -> pa.Table:
+        """One Arrow row per chunk, the pair table in its list columns."""
+        rows = []
+        for index in chunks:
+            chunk = self.chunk(wave, index)
+            lists = {name: [getattr(row, name) for row in chunk] for name in CHUNK_SCHEMA.names[2:]}
+            rows.append({"wave": wave.wave, "chunk": index, **lists})
+        return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
+
+
+def plain_prompt(config: Config, class_name: str) -> str:
+    """The prompt of a class without context: configured words, else those of its folder's name."""
+    words = config.prompts.class_names.get(class_name)
+    if words is None:
+        # `001.Black_footed_Albatross` -> `Black footed Albatross`: numbers and underscores are file names' habits.
+        words = re.sub(r"^\d+[._\- ]+", "", class_name).replace("_", " ").strip() or class_name
+    text = config.prompts.template.format(name=words, metaclass=config.prompts.metaclass)
+    return " ".join(text.split())
+
+
+def next_wave(plan: Plan, waves: list[WaveEntry]) -> WaveEntry | None:
+    """The wave that the configured targets still call for after `waves`; None when they are planned for already.
+
+    Raises ConfigError when a target is below what was planned: rows that exist are not taken back.
+    """
+    targets = plan.targets()
+    starts = waves[-1].stops if waves else [0] * len(targets)
+    previous = waves[-1].targets if waves else starts
+    for name, before, now in zip(plan.source.classes, previous, targets, strict=True):
+        if now < before:
+            raise ConfigError(
+                f"expansion: class {name!r} was planned for {before} images and now for {now}; "
+                "a data set only grows, so give at least the earlier factor or per_class"
+            )
+    if targets == previous and waves:
+        return None
+    stops = [start + now - before for start, now, before in zip(starts, targets, previous, strict=True)]
+    return WaveEntry(wave=len(waves), starts=list(starts), stops=stops, targets=targets)

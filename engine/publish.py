@@ -1,0 +1,19 @@
+"""What a complete run leaves for people: the contact sheet and the data set card with its counts."""
+
+from __future__ import annotations
+
+from diffii.dataset import layout
+from diffii.dataset.snapshot import Snapshot
+from engine.card import Counts, data_set_card
+from engine.contact_sheet import contact_sheet
+from engine.run import Run
+
+
+def publish(run: Run) -> None:
+    """Write both; they are pictures and words, so a later run may write them again."""
+    snapshot = Snapshot(run.storage, run.entries)
+    real = len(run.source.images)
+    title = f"{len(snapshot)} synthetic images from {real} real ones"
+    run.storage.put(layout.CONTACT_SHEET, contact_sheet(run.source, snapshot, title))
+    counts = Counts(len(snapshot), real, len(snapshot.shards))
+    run.storage.put(layout.CARD, data_set_card(run.source.classes, run.config, counts).encode())

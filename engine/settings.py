@@ -1,0 +1,90 @@
+"""From files and `--set key=value` to a `Config`: one clear line for what is wrong, naming the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from diffii.errors import ConfigError
+from engine.config import Config
+
+KEYS = tuple(Config().flat())
+
+
+def load_config(
+    file: Path | None = None,
+    sets: Iterable[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Defaults, then the YAML file, then `--set`, then `overrides` (dotted keys); later wins.
+
+    Raises ConfigError.
+    """
+    values: dict[str, Any] = dict(defaults or {})
+    if file is not None:
+        values.update(_read_file(file))
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item}: write it as key=value")
+        values[key.strip()] = _parse(key.strip(), text)
+    values.update(overrides or {})
+    return from_flat(values)
+
+
+def from_flat(values: Mapping[str, Any]) -> Config:
+    """A Config from dotted keys. Raises ConfigError for an unknown key or a value out of range."""
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.0)
+            raise ConfigError(f"{key} is no configuration key; did you mean {near[0]}?")
+        group, _, name = key.partition(".")
+        nested.setdefault(group, {})[name] = value
+    try:
+        config = Config.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise ConfigError(f"{key}={first['input']!r}: {_sentence(first['msg'])}") from error
+    if config.actors.max is not None and config.actors.max < config.actors.min:
+        raise ConfigError(f"actors.max={config.actors.max}: must be at least actors.min ({config.actors.min})")
+    return config
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"--config {path}: there is no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"--config {path}: must hold keys and values")
+    values: dict[str, Any] = {}
+    for group, content in tree.items():
+        if "." in str(group):
+            values[str(group)] = content
+        elif isinstance(content, dict):
+            values.update({f"{group}.{key}": value for key, value in content.items()})
+        else:
+            values[str(group)] = content
+    return values
+
+
+def _parse(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}={text}: not a YAML value: {' '.join(str(error).split())}") from error
+
+
+def _sentence(message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
