@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from diffii.attention import Attention
-from diffii.backbone import Backbone, DTypeName
+from diffii.backbone import Backbone
+from diffii.kinds import Attention, DTypeName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

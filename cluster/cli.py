@@ -30,8 +30,11 @@ console = Console(stderr=True)
 """Progress and messages; standard output is for results."""
 output = Console()
 
-Source = Annotated[str, typer.Argument(help="Labelled images: a folder of class folders, or Parquet; any fsspec URL.")]
-Out = Annotated[str, typer.Argument(help="The expanded data set; any fsspec URL.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="Labelled images: a folder of class folders, or Parquet; any fsspec URL."),
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The expanded data set; any fsspec URL.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -77,8 +80,8 @@ def plan(
 
 @app.command()
 def expand(
-    source: Annotated[str | None, typer.Argument(help="Labelled images; any fsspec URL.")] = None,
-    out: Annotated[str | None, typer.Argument(help="The expanded data set; any fsspec URL.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Labelled images; any fsspec URL.")] = None,
+    out: Annotated[str | None, typer.Argument(metavar="OUT", help="The expanded data set; any fsspec URL.")] = None,
     config: ConfigFile = None,
     sets: Sets = None,
     actors: Actors = None,
@@ -157,11 +160,13 @@ def _expand(config: Config, verbose: bool, estimated: bool = False) -> None:
     from cluster.local import cores, local_ray
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
+    from engine.publish import publish_missing
     from engine.run import prepare
 
     began = time.monotonic()
     run = prepare(config)  # what cannot work is said before Ray takes its seconds to start
     if run.complete:
+        publish_missing(run)
         console.print(f"{run.storage.url} is complete: nothing to do", highlight=False, soft_wrap=True)
         return
     actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())

@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 
 from diffii.errors import ModelError
-
-Attention = Literal["auto", "xformers", "sdpa"]
+from diffii.kinds import Attention
 
 
 def choose(requested: Attention, device: torch.device) -> tuple[Literal["xformers", "sdpa"], str]:

@@ -5,21 +5,24 @@ B batch   C latent channels   H, W latent height and width   T tokens   D text w
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffii.attention import Attention, choose
+from diffii.attention import choose
 from diffii.errors import ModelError
+from diffii.kinds import Attention, DTypeName
+from diffii.lora import add_lora
+from diffii.model_checks import one_line, refuse_incomplete, refuse_schedule
 from diffii.schedule import Grid, Spacing, make_grid, to_epsilon
 from diffii.weights import locate
 
-DTypeName = Literal["auto", "fp16", "bf16", "fp32"]
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -89,7 +92,7 @@ class Backbone:
         from transformers.utils import logging as transformers_logging
 
         for library in (diffusers_logging, transformers_logging):
-            library.set_verbosity_error()
+            library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised, in one line
             library.disable_progress_bar()
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         name = dtype if dtype != "auto" else ("fp16" if where.type == "cuda" else "fp32")
@@ -106,11 +109,14 @@ class Backbone:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ModelError(
-                f"backbone.model: {model} does not load as Stable Diffusion 1.x or 2.x from safetensors: {error}"
+                f"backbone.model: {model} does not load as Stable Diffusion 1.x or 2.x from safetensors: "
+                f"{one_line(error)}"
             ) from error
+        refuse_incomplete(pipeline, model, directory)
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        refuse_schedule(pipeline.scheduler, model)
         if lora is not None:
-            _load_lora(pipeline, Path(lora))
+            add_lora(pipeline, Path(lora))
         return cls(pipeline, model, where, _DTYPES[name], attention)
 
     def grid(self, steps: int, spacing: Spacing) -> Grid:
@@ -154,15 +160,3 @@ class Backbone:
         """float32 latents -> float32 images (B, S, S, 3) in about [0, 1]; not clipped, so that NaN stays visible."""
         x = self.pipeline.vae.decode((latents_BCHW / self._scaling).to(self.dtype), return_dict=False)[0]
         return cast(np.ndarray, (x.float() / 2.0 + 0.5).permute(0, 2, 3, 1).cpu().numpy())
-
-
-def _load_lora(pipeline: Any, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        pipeline.load_lora_weights(load_file(path))
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"the LoRA {path} does not fit this model: {error}") from error

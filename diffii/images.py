@@ -18,8 +18,22 @@ MAX_PIXELS = 100_000_000
 """A larger image is refused before it is decoded: a small file can claim to be gigapixels."""
 MAX_BYTES = 256 * 2**20
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
-"""What Pillow raises for damaged files, found by feeding it truncated and bit-flipped ones."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Whatever a file is called, nothing else is tried: for some formats Pillow runs another program (EPS: Ghostscript)."""
+
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow raises for damaged files, found by feeding it truncated and bit-flipped ones (AVIF: RuntimeError)."""
 
 
 class UnreadableImage(Exception):
@@ -36,7 +50,7 @@ def decode(data: bytes) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns above its own, lower limit; ours is checked just below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UnreadableImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS}")
@@ -78,7 +92,7 @@ def extension(encoding: Encoding) -> str:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in {"I", "I;16", "I;16B", "I;16L", "F"}:
-        values = np.asarray(image, dtype=np.float32)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
         top = 65535.0 if image.mode != "F" else max(1.0, float(values.max(initial=1.0)))
         return Image.fromarray((np.clip(values / top, 0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:

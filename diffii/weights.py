@@ -27,6 +27,9 @@ def locate(model: str) -> Path:
         return EMBEDDED_DIR
     path = Path(model).expanduser()
     if (path / "model_index.json").is_file():
+        # transformers makes an empty tokenizer where there is none, and every prompt is then the same.
+        if missing := [part for part in _PARTS if not any((path / part).glob("*.json"))]:
+            raise ModelError(f"backbone.model: {model} is incomplete: nothing in its {', '.join(missing)}.")
         return path
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise ModelError(

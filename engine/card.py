@@ -1,5 +1,9 @@
-"""The data set card: README.md of an output. Written before the first shard, because its front matter is what makes
-`datasets.load_dataset` look at `data/` alone; rewritten with counts when the run is complete."""
+"""The data set card: README.md of an output.
+
+It is there before the first shard, because its front matter makes `datasets.load_dataset` look at `data/` alone; and it
+is rewritten at every commit, because `datasets` caches a local folder by its name and its card: with an unchanged card
+it goes on showing the rows it saw first, even those of another folder of the same name.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +21,28 @@ class Counts:
     rows: int
     real: int
     shards: int
+    content: str
+    """A hash of what is committed, so that another content is another card."""
+    complete: bool
 
 
-def data_set_card(classes: Sequence[str], config: Config, counts: Counts | None) -> str:
+def data_set_card(classes: Sequence[str], config: Config, counts: Counts) -> str:
+    files = [{"split": "train", "path": f"{layout.DATA}/train-*.parquet"}]
     front = {
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+        "configs": [{"config_name": "default", "description": f"diffii {counts.content}", "data_files": files}],
         "task_categories": ["image-classification"],
         "tags": ["synthetic", "diff-ii", "data-augmentation"],
     }
     lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", "# Expanded with diffii", ""]
-    if counts is None:
-        lines += ["This data set is being written; what is committed so far can be read.", ""]
+    lines += [
+        f"{counts.rows} synthetic images of {len(classes)} classes in {counts.shards} shards, "
+        f"made from {counts.real} real ones.",
+        "",
+    ]
+    if counts.complete:
+        lines += [f"![Real images and what came of them]({layout.CONTACT_SHEET})", ""]
     else:
-        lines += [
-            f"{counts.rows} synthetic images of {len(classes)} classes in {counts.shards} shards, "
-            f"made from {counts.real} real ones.",
-            "",
-            f"![Real images and what came of them]({layout.CONTACT_SHEET})",
-            "",
-        ]
+        lines += ["It is still being written; what is committed so far can be read.", ""]
     lines += [
         "Method: inversion circle interpolation with two-stage denoising (Diff-II, arXiv 2408.16266).",
         "Every image is synthetic; its row names its two parents, angle, suffix and seed.",

@@ -10,16 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from diffii.attention import Attention
-from diffii.backbone import DTypeName
 from diffii.circle import Norm
+from diffii.kinds import Attention, DTypeName
 
 AUTO = "auto"
 Count = Annotated[int, Field(ge=1)]
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
 
 class SourceConfig(_Group):
@@ -118,7 +117,7 @@ class ActorsConfig(_Group):
     """Actors that a run starts with at least."""
     max: Annotated[int, Field(ge=1)] | None = None
     """Actors at most; by default one per GPU, or one per core without a GPU."""
-    gpus: Annotated[float, Field(ge=0.0)] | None = None
+    gpus: Annotated[float, Field(ge=0.0, le=64.0)] | None = None
     """GPUs per actor, a fraction allowed; by default 1 where there are GPUs, else 0."""
 
 

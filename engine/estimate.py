@@ -23,7 +23,7 @@ from diffii.invert import invert
 from engine.config import Config
 from engine.expand import model_spec, spacing
 from engine.plan import next_wave
-from engine.run import prepare
+from engine.run import make_plan, prepare
 
 RAY_SECONDS = 7.0
 """Starting and ending a local Ray, from 2.60 on two cores; a running cluster needs none of it."""
@@ -63,28 +63,32 @@ class Estimate:
 
 def estimate(config: Config, actors: int, device: str) -> Estimate:
     """Plan, then calibrate for a few seconds on this machine. Raises what `engine.run.prepare` raises."""
-    run = prepare(config)
-    plan, resolved = run.plan, run.config
-    wave = run.open_wave() or next_wave(plan, run.waves)
+    if config.output.url:
+        run = prepare(config)
+        plan, wave = run.plan, run.open_wave() or next_wave(run.plan, run.waves)
+    else:
+        plan = make_plan(config)
+        wave = next_wave(plan, [])
+    resolved, source = plan.config, plan.source
     rows = plan.row_count(wave) if wave else 0
     chunks = plan.chunk_count(wave) if wave else 0
     inversion, generation = resolved.inversion, resolved.generation
-    inversion_calls = math.ceil(len(run.source.images) / inversion.micro_batch) * inversion.steps
+    inversion_calls = math.ceil(len(source.images) / inversion.micro_batch) * inversion.steps
     per_chunk = math.ceil(resolved.commit.chunk_size / generation.micro_batch)
     generation_calls = chunks * per_chunk * generation.steps
     speed = calibrate(model_spec(resolved), resolved, min(actors, max(1, chunks)))
     workers = max(1, min(actors, chunks))
     # The slowest actor decides: whole chunks, and whole batches of images, are dealt out.
-    inversion_rounds = math.ceil(math.ceil(len(run.source.images) / inversion.micro_batch) / workers)
+    inversion_rounds = math.ceil(math.ceil(len(source.images) / inversion.micro_batch) / workers)
     invert_seconds = inversion_rounds * inversion.steps * speed.inversion_call
     call_seconds = per_chunk * (generation.steps * speed.generation_call)
     generate_seconds = chunks / workers * (call_seconds + resolved.commit.chunk_size * speed.finish_image)
     fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
     guided = 1 if generation.guidance_scale == 1.0 else 2
     return Estimate(
-        classes=len(run.source.classes),
-        real_images=len(run.source.images),
-        skipped=len(run.source.skipped),
+        classes=len(source.classes),
+        real_images=len(source.images),
+        skipped=len(source.skipped),
         synthetic_images=rows,
         chunks=chunks,
         unet_calls=inversion_calls + generation_calls,

@@ -24,7 +24,7 @@ from engine.config import Config
 from engine.plan import Inversion, Plan
 from engine.progress import Progress, Silent
 from engine.publish import publish
-from engine.run import Run, begin, prepare
+from engine.run import Run, begin, prepare, write_card
 from engine.source import Source
 from engine.stream import Pool, stream
 
@@ -120,6 +120,7 @@ def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress) -> 
 
     def committed(entry: log.CommitEntry) -> None:
         run.entries.append(entry)
+        write_card(run)
         progress.committed(entry.kept, entry.shard.name if entry.shard else None)
 
     committer = Committer(

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from diffii.dataset import layout
 from diffii.dataset.snapshot import Snapshot
-from engine.card import Counts, data_set_card
 from engine.contact_sheet import contact_sheet
-from engine.run import Run
+from engine.run import Run, write_card
+
+
+def publish_missing(run: Run) -> None:
+    """Publish what a run that died after its last commit did not come to."""
+    if layout.CONTACT_SHEET not in run.storage.names():
+        publish(run)
 
 
 def publish(run: Run) -> None:
@@ -15,5 +20,4 @@ def publish(run: Run) -> None:
     real = len(run.source.images)
     title = f"{len(snapshot)} synthetic images from {real} real ones"
     run.storage.put(layout.CONTACT_SHEET, contact_sheet(run.source, snapshot, title))
-    counts = Counts(len(snapshot), real, len(snapshot.shards))
-    run.storage.put(layout.CARD, data_set_card(run.source.classes, run.config, counts).encode())
+    write_card(run)

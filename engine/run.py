@@ -13,14 +13,16 @@ from typing import Any
 from diffii.dataset import layout, log
 from diffii.dataset.storage import TEMPORARY, Storage
 from diffii.errors import OutputError
+from diffii.hashing import digest
 from diffii.weights import locate, weights_digest
-from engine.card import data_set_card
+from engine.card import Counts, data_set_card
 from engine.commit import append
 from engine.config import Config
 from engine.defaults import resolve
 from engine.plan import Plan, next_wave
+from engine.scan import read_source
 from engine.settings import from_flat
-from engine.source import Source, read_source
+from engine.source import Source
 
 WEIGHTS = "weights"
 """Key beside the configuration's own in a log's identity: what the model is, whatever it is called."""
@@ -79,10 +81,8 @@ def prepare(config: Config, source: Source | None = None) -> Run:
 
     Raises SourceError, ModelError, ConfigError or OutputError.
     """
-    source = source or read_source(config.source.url)
-    resolved = resolve(config, source.classes)
-    plan = Plan(resolved, source, weights_digest(locate(resolved.backbone.model)))
-    run = Run(Storage(resolved.output.url), resolved, source, plan)
+    plan = make_plan(config, source)
+    run = Run(Storage(config.output.url), plan.config, plan.source, plan)
     run.entries = log.read_log(run.storage)
     if not run.entries:
         _check_free(run.storage)
@@ -92,11 +92,18 @@ def prepare(config: Config, source: Source | None = None) -> Run:
     return run
 
 
+def make_plan(config: Config, source: Source | None = None) -> Plan:
+    """Scan the source, settle what `auto` means, and find the model. Raises SourceError, ModelError or ConfigError."""
+    source = source or read_source(config.source.url)
+    resolved = resolve(config, source.classes)
+    return Plan(resolved, source, weights_digest(locate(resolved.backbone.model)))
+
+
 def begin(run: Run) -> None:
     """Write the card and the log's first entry, unless they are there; sweep what a dead run left behind."""
     if not run.entries:
         run.storage.put_once(layout.source_manifest(run.source.digest), run.source.to_parquet())
-        run.storage.put_once(layout.CARD, data_set_card(run.source.classes, run.config, None).encode())
+        write_card(run)
         classes, model = list(run.source.classes), run.config.backbone.model
         run.add(log.OpenEntry(identity=run.identity, source=run.source.digest, classes=classes, model=model))
     sweep(run)
@@ -104,6 +111,19 @@ def begin(run: Run) -> None:
         wave = next_wave(run.plan, run.waves)
         if wave is not None:
             run.add(wave)
+
+
+def write_card(run: Run) -> None:
+    """Bring the data set card up to the log; each commit does, see `engine.card`."""
+    shards = [entry.shard for entry in run.commits if entry.shard]
+    counts = Counts(
+        rows=sum(shard.rows for shard in shards),
+        real=len(run.source.images),
+        shards=len(shards),
+        content=digest(run.identity, run.source.digest, [shard.sha256 for shard in shards])[:16],
+        complete=run.complete,
+    )
+    run.storage.put(layout.CARD, data_set_card(run.source.classes, run.config, counts).encode())
 
 
 def sweep(run: Run) -> None:

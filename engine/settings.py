@@ -14,6 +14,8 @@ from diffii.errors import ConfigError
 from engine.config import Config
 
 KEYS = tuple(Config().flat())
+TEXT_KEYS = frozenset(key for key, value in Config().flat().items() if isinstance(value, str))
+"""Stay text on the command line, where YAML would make a date of 2024-01-01 and False of `no`."""
 
 
 def load_config(
@@ -63,7 +65,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise ConfigError(f"--config {path}: there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
+    # PyYAML lets a ValueError out for an impossible date, such as 2024-13-45.
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"--config {path}: must hold keys and values")
@@ -73,6 +78,9 @@ def _read_file(path: Path) -> dict[str, Any]:
             values[str(group)] = content
         elif isinstance(content, dict):
             values.update({f"{group}.{key}": value for key, value in content.items()})
+        elif content is None and group in Config.model_fields:
+            # A group whose keys are all commented out.
+            continue
         else:
             values[str(group)] = content
     return values
@@ -80,8 +88,11 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _parse(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
+        value = yaml.safe_load(text) if text else ""
+        return text if key in TEXT_KEYS and not isinstance(value, str) else value
+    except (yaml.YAMLError, ValueError) as error:
+        if key in TEXT_KEYS:
+            return text
         raise ConfigError(f"--set {key}={text}: not a YAML value: {' '.join(str(error).split())}") from error
 
 

@@ -98,10 +98,9 @@ def decode(data: bytes, name: str) -> Entry:
         fields = json.loads(data)
         kind = fields["kind"]
         if kind == "open":
-            entry = OpenEntry(**fields)
-            if entry.format > LOG_FORMAT:
-                raise OutputError(f"{name} has log format {entry.format}: update diffii to read this data set")
-            return entry
+            if fields["format"] > LOG_FORMAT:
+                raise OutputError(f"{name} has log format {fields['format']}: update diffii to read this data set")
+            return OpenEntry(**fields)
         if kind == "wave":
             return WaveEntry(**fields)
         if kind == "commit":
@@ -115,10 +114,12 @@ def decode(data: bytes, name: str) -> Entry:
 def read_log(storage: Storage, version: int | None = None) -> list[Entry]:
     """All entries up to `version` (the newest by default), oldest first; empty when there is no log.
 
-    Raises OutputError when an entry is damaged, or missing below a later one.
+    Raises OutputError when an entry is damaged, or missing below a later one, or when there is no such version.
     """
     names = [name for name in storage.names(layout.LOG) if name.endswith(".json")]
     if version is not None:
+        if not 0 <= version < len(names):
+            raise OutputError(f"{storage.url} has no version {version}; its versions are 0 to {len(names) - 1}")
         names = names[: version + 1]
     for number, name in enumerate(names):
         if name != layout.log_entry(number).rsplit("/", 1)[-1]:

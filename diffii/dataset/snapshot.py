@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from diffii.dataset import log
 from diffii.dataset.storage import Storage
+from diffii.dataset.tables import read_table
 from diffii.errors import OutputError
 
 
@@ -39,7 +39,7 @@ class Snapshot:
         """One table per shard, in commit order; only the named columns when given."""
         for shard in self.shards:
             with self._storage.open(shard.name) as file:
-                yield pq.read_table(io.BytesIO(file.read()) if columns is None else file, columns=columns)
+                yield read_table(file.read() if columns is None else file, columns)
 
     def row(self, index: int) -> dict[str, object]:
         """All columns of one row; `image` is a struct of bytes and path. Raises IndexError outside the data set."""
@@ -55,7 +55,7 @@ class Snapshot:
         return Image.open(io.BytesIO(value["bytes"]))
 
     def _read_shard(self, number: int) -> pa.Table:
-        return pq.read_table(io.BytesIO(self._storage.read(self.shards[number].name)))
+        return read_table(self._storage.read(self.shards[number].name))
 
 
 def open_snapshot(url: str, version: int | None = None) -> Snapshot:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffii.dataset.storage import Storage
+from diffii.dataset.tables import open_table, read_table
 
 KEPT, REJECTED, POISONED = "kept", "rejected", "poisoned"
 
@@ -50,11 +51,11 @@ def encode(rows: list[dict[str, Any]], fingerprint: str) -> bytes:
 def read_signature(storage: Storage, name: str) -> tuple[pa.Table, str]:
     """The signature columns of a staged chunk and its fingerprint. Raises FileNotFoundError."""
     with storage.open(name) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = open_table(file)
         fingerprint = (parquet.schema_arrow.metadata or {}).get(_FINGERPRINT, b"").decode()
-        return parquet.read(columns=SIGNATURE), fingerprint
+        return parquet.read(columns=SIGNATURE, use_threads=False), fingerprint
 
 
 def read_rows(storage: Storage, name: str) -> pa.Table:
     """The whole staged chunk. Raises FileNotFoundError."""
-    return pq.read_table(io.BytesIO(storage.read(name)))
+    return read_table(storage.read(name))

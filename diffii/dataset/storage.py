@@ -29,8 +29,10 @@ class Storage:
             self.fs, self.root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise OutputError(f"{url}: cannot open this kind of URL: {error}") from error
-        # Listings are cached per process by default; other processes write here all the time.
-        self.fs.use_listings_cache = False
+        # Listings are cached per process by default; other processes write here all the time. The cache also answers
+        # `open` and `exists`, which then do not find a file that is newer than the last listing.
+        self.fs.dircache.use_listings_cache = False
+        self.fs.invalidate_cache()
         self.is_local = isinstance(self.fs, LocalFileSystem)
         if self.is_local:
             # Another process may have another working directory.
@@ -104,6 +106,11 @@ def _link_once(path: Path, data: bytes) -> bool:
         path.hardlink_to(temporary)
     except FileExistsError:
         return False
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent} is on a file system without hard links ({error.strerror}), by which files are published "
+            "whole; use another disk or an object store"
+        ) from error
     finally:
         temporary.unlink()
     _sync_folder(path.parent)
@@ -113,10 +120,15 @@ def _link_once(path: Path, data: bytes) -> bool:
 def _write_temporary(folder: Path, data: bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        # A full disk must not be filled further by what did not fit.
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary
 
 

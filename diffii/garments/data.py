@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
+from diffii.dataset.tables import read_table
 from diffii.garments.catalog import CLASSES, CONTEXTS
 from diffii.garments.scene import compose
 
@@ -62,6 +62,6 @@ def export_pool(folder: Path, shots: int, seed: int = 0) -> int:
 
 
 def _read(name: str) -> PhotoSet:
-    table = pq.read_table(WEIGHTS / name)
+    table = read_table((WEIGHTS / name).read_bytes())
     images = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["image"].to_pylist()]
     return PhotoSet(np.stack(images), np.asarray(table["label"].to_pylist(), dtype=np.int64))

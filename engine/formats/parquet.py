@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffii.dataset.tables import read_table
+
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -85,5 +87,5 @@ def _features(classes: Sequence[str]) -> str:
 
 def read_kept(data: bytes) -> list[tuple[str, bytes]]:
     """(sample id, image bytes) of every row of a shard."""
-    table = pq.read_table(io.BytesIO(data), columns=["sample_id", "image"])
+    table = read_table(data, ["sample_id", "image"])
     return [(row["sample_id"], row["image"]["bytes"]) for row in table.to_pylist()]

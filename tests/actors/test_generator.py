@@ -1,0 +1,210 @@
+"""The actors themselves, with the embedded model and without Ray: what they stage, and what a bad row costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from actors.generator import Generator
+from actors.inverter import Inverter, InverterSpec, read_inversion
+from diffii.dataset import layout, staged
+from diffii.dataset.log import WaveEntry
+from diffii.errors import SourceError
+from engine.defaults import resolve
+from engine.expand import generator_spec, model_spec
+from engine.plan import CHUNK_SCHEMA, Plan, next_wave
+from engine.run import Run, prepare
+from engine.settings import from_flat
+from tests.engine.sources import garments
+
+SETTINGS = {
+    "inversion.steps": 3,
+    "inversion.micro_batch": 4,
+    "generation.steps": 3,
+    "generation.micro_batch": 4,
+    "commit.chunk_size": 6,
+    "expansion.factor": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, WaveEntry]]:
+    """A planned run of four classes whose images are inverted."""
+    threads = torch.get_num_threads()
+    base = tmp_path_factory.mktemp("run")
+    source = garments(base / "source", shots=2)
+    for file in sorted((source / "Bag").iterdir())[1:]:
+        file.unlink()  # a class of one image
+    prepared = prepare(from_flat({**SETTINGS, "source.url": str(source), "output.url": str(base / "out")}))
+    wave = next_wave(prepared.plan, [])
+    assert wave is not None
+    invert(prepared)
+    yield prepared, wave
+    torch.set_num_threads(threads)
+
+
+def inverter(run: Run) -> Inverter:
+    spec = InverterSpec(
+        model=model_spec(run.config),
+        source_url=run.source.url,
+        output_url=run.storage.url,
+        steps=3,
+        spacing="matched",
+        micro_batch=4,
+    )
+    return Inverter(spec)
+
+
+def invert(run: Run) -> None:
+    images = run.plan.inversions()
+    fields = ("key", "where", "sha256", "prompt")
+    task = {name: [[getattr(image, name) for image in images]] for name in fields}
+    assert inverter(run)(pa.table(task)).to_pylist() == [{"images": len(images)}]
+
+
+def generate(generator: Generator, plan: Plan, wave: WaveEntry, chunk: int = 0) -> list[dict[str, Any]]:
+    generator(plan.table(wave, [chunk]))
+    return read(generator, chunk)
+
+
+def read(generator: Generator, chunk: int = 0) -> list[dict[str, Any]]:
+    storage = generator._storage
+    return staged.read_rows(storage, layout.staged_chunk(0, chunk)).to_pylist()
+
+
+@pytest.fixture
+def generator(run: tuple[Run, WaveEntry], tmp_path: Path) -> Generator:
+    """A generator that reads the run's inversions and stages into a folder of its own."""
+    (tmp_path / layout.OWN).mkdir()
+    (tmp_path / layout.INVERSIONS).symlink_to(Path(run[0].storage.root) / layout.INVERSIONS)
+    return Generator(generator_spec(run[0].config, str(tmp_path)))
+
+
+def test_a_chunk_is_staged_in_plan_order_with_its_recipes(run: tuple[Run, WaveEntry], generator: Generator) -> None:
+    plan, wave = run[0].plan, run[1]
+    rows = generate(generator, plan, wave)
+    planned = plan.chunk(wave, 0)
+    assert [row["sample_id"] for row in rows] == [row.sample_id for row in planned]
+    assert {row["outcome"] for row in rows} == {staged.KEPT}
+    assert len({row["image_sha256"] for row in rows}) == len(rows)
+    assert [row["phi"] for row in rows] == [row.phi for row in planned]
+    assert all(0 < row["theta"] < np.pi for row in rows)
+    table, fingerprint = staged.read_signature(generator._storage, layout.staged_chunk(0, 0))
+    assert table.column_names == staged.SIGNATURE
+    assert fingerprint.startswith("cpu float32 sdpa threads-1 torch-")
+    assert fingerprint.endswith("batch-4")
+
+
+def test_a_class_of_one_image_is_expanded(run: tuple[Run, WaveEntry], generator: Generator) -> None:
+    plan, wave = run[0].plan, run[1]
+    bag = run[0].source.classes.index("Bag")
+    rows = [row for chunk in range(plan.chunk_count(wave)) for row in generate(generator, plan, wave, chunk)]
+    bags = [row for row in rows if row["label"] == bag]
+    assert len(bags) == 3
+    assert len({row["image_sha256"] for row in bags}) == 3
+    assert {row["outcome"] for row in bags} == {staged.KEPT}
+
+
+def test_the_first_writer_of_a_chunk_wins(run: tuple[Run, WaveEntry], generator: Generator) -> None:
+    task = run[0].plan.table(run[1], [0])
+    assert generator(task).to_pylist()[0]["first"] is True
+    before = read(generator)
+    assert generator(task).to_pylist()[0]["first"] is False
+    assert read(generator) == before
+
+
+def test_a_row_whose_inversion_is_gone_costs_only_itself(run: tuple[Run, WaveEntry], generator: Generator) -> None:
+    plan, wave = run[0].plan, run[1]
+    task = plan.table(wave, [0]).to_pylist()
+    task[0]["inversion_a"][2] = "00" * 20
+    generator(pa.Table.from_pylist(task, schema=CHUNK_SCHEMA))
+    rows = read(generator)
+    assert [row["outcome"] for row in rows] == ["kept", "kept", "poisoned", "kept", "kept", "kept"]
+    assert "FileNotFoundError" in rows[2]["reason"]
+
+
+def test_a_row_that_breaks_the_model_costs_only_itself(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its mates have the bits they have without it: the batch keeps its shape."""
+    plan, wave = run[0].plan, run[1]
+    healthy = generate(generator, plan, wave)
+    generator._storage.remove(layout.staged_chunk(0, 0))
+    backbone = generator._backbone
+    real = backbone.epsilon
+    start = torch.from_numpy(generator._start(vars_of(plan.chunk(wave, 0)[1])).noise)
+
+    def breaks(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if any(torch.equal(row, start) for row in x):
+            raise RuntimeError("a kernel asserts")
+        return real(x, *rest)
+
+    monkeypatch.setattr(backbone, "epsilon", breaks)
+    rows = generate(generator, plan, wave)
+    assert [row["outcome"] for row in rows] == ["kept", "poisoned", "kept", "kept", "kept", "kept"]
+    assert rows[1]["reason"] == "RuntimeError: a kernel asserts"
+    assert [row for k, row in enumerate(rows) if k != 1] == [row for k, row in enumerate(healthy) if k != 1]
+
+
+def vars_of(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def test_an_image_that_is_not_finite_is_rejected(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = generator._backbone
+    real = backbone.decode
+
+    def nan_first(latents: torch.Tensor) -> np.ndarray:
+        images = real(latents)
+        images[0, 0, 0, 0] = np.nan
+        return images
+
+    monkeypatch.setattr(backbone, "decode", nan_first)
+    rows = generate(generator, run[0].plan, run[1])
+    assert [row["outcome"] for row in rows] == ["rejected", "kept", "kept", "kept", "rejected", "kept"]
+    assert rows[0]["reason"] == "non-finite"
+
+
+def test_out_of_memory_is_not_a_rows_fault(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generator._backbone, "epsilon", no_room)
+    with pytest.raises(torch.OutOfMemoryError):
+        generator(run[0].plan.table(run[1], [0]))
+    assert generator._storage.names(layout.staged_wave(0)) == []
+
+
+def test_inversions_are_cached_by_content_and_the_same_twice(run: tuple[Run, WaveEntry]) -> None:
+    prepared, key = run[0], run[0].plan.inversions()[0].key
+    latent, inversion = read_inversion(prepared.storage, key)
+    assert latent.shape == inversion.shape == (4, 16, 16)
+    assert latent.dtype == np.float32
+    prepared.storage.remove(layout.inversion(key))
+    invert(prepared)
+    assert read_inversion(prepared.storage, key)[1].tobytes() == inversion.tobytes()
+
+
+def test_a_source_image_that_changed_is_named(run: tuple[Run, WaveEntry], tmp_path: Path) -> None:
+    source = garments(tmp_path / "source", shots=1, classes=1)
+    prepared = prepare(from_flat({**SETTINGS, "source.url": str(source), "output.url": str(tmp_path / "out")}))
+    victim = next(source.rglob("*.png"))
+    victim.write_bytes(victim.read_bytes() + b"x")
+    with pytest.raises(SourceError, match=f"{victim.name} has changed since it was planned"):
+        invert(prepared)
+
+
+def test_specs_follow_the_resolved_configuration() -> None:
+    config = resolve(from_flat({"inversion.preset": "reference"}), ("Bag",))
+    spec = generator_spec(config, "somewhere")
+    assert (spec.spacing, spec.steps, spec.guidance) == ("leading", 25, 7.5)

@@ -1,0 +1,22 @@
+"""What several test modules share: no network, and one real local Ray for those that need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Two threads on two busy cores wait for each other: ten times slower than one.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """A real Ray on this machine with room for three CPU actors."""
+    from cluster.local import local_ray
+
+    with local_ray(actors=3):
+        yield

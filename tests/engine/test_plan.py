@@ -1,0 +1,167 @@
+"""The plan: pure, in order, reached at random, and only ever extended."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffii.dataset.log import WaveEntry
+from diffii.errors import ConfigError
+from engine.config import Config
+from engine.defaults import resolve
+from engine.plan import Plan, next_wave, plain_prompt
+from engine.settings import from_flat
+from tests.engine.sources import imaginary
+
+
+def make(sizes: list[int], **settings: object) -> Plan:
+    source = imaginary(sizes)
+    values = {key.replace("__", "."): value for key, value in settings.items()}
+    return Plan(
+        resolve(from_flat({"prompts.suffixes": ["on grass", "at night"], **values}), source.classes), source, "w"
+    )
+
+
+def first_wave(plan: Plan) -> WaveEntry:
+    wave = next_wave(plan, [])
+    assert wave is not None
+    return wave
+
+
+def test_rows_stand_in_the_order_pass_class_ordinal() -> None:
+    plan = make([1, 2, 3], expansion__factor=2.0)
+    rows = [(row.label, row.ordinal) for row in plan.rows(first_wave(plan), 0, 12)]
+    assert rows == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (0, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=6).filter(any),
+    per_class=st.integers(1, 30),
+    chunk=st.integers(1, 17),
+)
+def test_chunks_cover_the_wave_once_and_in_order(sizes: list[int], per_class: int, chunk: int) -> None:
+    plan = make(sizes, expansion__per_class=per_class, commit__chunk_size=chunk)
+    wave = first_wave(plan)
+    rows = [row for k in range(plan.chunk_count(wave)) for row in plan.chunk(wave, k)]
+    assert Counter(row.label for row in rows) == {label: per_class for label, size in enumerate(sizes) if size}
+    order = [(row.ordinal // sizes[row.label], row.label, row.ordinal) for row in rows]
+    assert order == sorted(set(order))
+    assert rows == plan.rows(wave, 0, plan.row_count(wave))
+    assert len({row.sample_id for row in rows}) == len(rows)
+
+
+def test_a_plan_is_a_function_of_configuration_and_source() -> None:
+    wave = first_wave(make([3, 4]))
+    assert make([3, 4]).chunk(wave, 0) == make([3, 4]).chunk(wave, 0)
+    other = make([3, 4], expansion__seed=1).chunk(wave, 0)
+    assert {row.sample_id for row in other}.isdisjoint({row.sample_id for row in make([3, 4]).chunk(wave, 0)})
+
+
+def test_growing_keeps_every_earlier_row() -> None:
+    small, large = make([2, 5], expansion__factor=5.0), make([2, 5], expansion__factor=10.0)
+    first = first_wave(small)
+    second = next_wave(large, [first])
+    assert second is not None
+    grown = [row for wave in (first, second) for row in large.rows(wave, 0, large.row_count(wave))]
+    straight = large.rows(first_wave(large), 0, 70)
+    assert sorted(row.sample_id for row in grown) == sorted(row.sample_id for row in straight)
+    assert next_wave(large, [first, second]) is None
+
+
+def test_shrinking_is_refused() -> None:
+    first = first_wave(make([3], expansion__factor=5.0))
+    with pytest.raises(ConfigError, match=r"class 'class 0' was planned for 15 images and now for 6"):
+        next_wave(make([3], expansion__factor=2.0), [first])
+
+
+def test_targets() -> None:
+    assert make([1, 0, 4], expansion__factor=2.5).targets() == [2, 0, 10]
+    assert make([1, 0, 4], expansion__factor=0.1).targets() == [1, 0, 1]
+    assert make([1, 0, 4], expansion__per_class=7).targets() == [7, 0, 7]
+
+
+def test_settings_that_make_no_image_change_no_sample_id() -> None:
+    wave = first_wave(make([4]))
+    ids = [row.sample_id for row in make([4]).chunk(wave, 0)]
+    for key, value in (("commit__chunk_size", 7), ("output__shard_rows", 3), ("output__encoding", "webp")):
+        rows = make([4], **{key: value}).rows(wave, 0, len(ids))
+        assert [row.sample_id for row in rows] == ids
+    for key, value in (("generation__split", 0.5), ("inversion__steps", 20), ("prompts__metaclass", "bird")):
+        rows = make([4], **{key: value}).rows(wave, 0, len(ids))
+        assert not {row.sample_id for row in rows} & set(ids)
+
+
+def test_a_class_of_one_image_gets_a_diffused_partner() -> None:
+    plan = make([1], expansion__per_class=5)
+    rows = plan.chunk(first_wave(plan), 0)
+    assert all(row.parent_a == row.parent_b for row in rows)
+    assert {json.loads(row.recipe)["partner"] for row in rows} == {"diffused"}
+    assert len({row.seed for row in rows}) == 5
+
+
+def test_a_recipe_says_what_made_the_row() -> None:
+    plan = make([4], backbone__model="garments")
+    row = plan.chunk(first_wave(plan), 0)[0]
+    recipe = json.loads(row.recipe)
+    assert (recipe["phi"], recipe["seed"], recipe["suffix"]) == (row.phi, row.seed, row.suffix)
+    assert recipe["generation"]["split"] == 0.3
+    assert 0 <= row.phi < 2 * math.pi
+    assert row.suffix_prompt == f"{row.plain_prompt} {row.suffix}"
+
+
+def test_any_chunk_of_a_hundred_million_rows_is_reached_at_once() -> None:
+    plan = make([1, 2, 5, 50] * 250, expansion__per_class=100_000)
+    wave = first_wave(plan)
+    assert plan.row_count(wave) == 100_000_000
+    began = time.monotonic()
+    for chunk in (0, 777_777, plan.chunk_count(wave) - 1):
+        assert len(plan.chunk(wave, chunk)) == 64
+    assert time.monotonic() - began < 5, "walking to the last chunk would take hours"
+    with pytest.raises(IndexError):
+        plan.chunk(wave, plan.chunk_count(wave))
+
+
+def test_inversion_keys_follow_what_shapes_an_inversion() -> None:
+    keys = {item.key for item in make([2, 2]).inversions()}
+    assert len(keys) == 4
+    assert {item.key for item in make([2, 2], generation__split=0.9, expansion__seed=5).inversions()} == keys
+    for key, value in (("inversion__steps", 10), ("backbone__dtype", "bf16"), ("prompts__metaclass", "car")):
+        assert not {item.key for item in make([2, 2], **{key: value}).inversions()} & keys
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("001.Black_footed_Albatross", "a photo of a Black footed Albatross bird"),
+        ("bugatti_veyron_16.4", "a photo of a bugatti veyron 16.4 bird"),
+        ("été", "a photo of a été bird"),
+        ("12", "a photo of a 12 bird"),
+        ("a/b", "a photo of a a/b bird"),
+        ("{name}", "a photo of a {name} bird"),
+    ],
+)
+def test_plain_prompts(name: str, prompt: str) -> None:
+    assert plain_prompt(from_flat({"prompts.metaclass": "bird"}), name) == prompt
+
+
+def test_auto_takes_the_embedded_model_for_the_embedded_classes_only() -> None:
+    ours = resolve(Config(), ("Bag", "Coat"))
+    assert ours.backbone.model == "garments"
+    assert ours.generation.guidance_scale == 3.0
+    assert plain_prompt(ours, "Coat") == "a photo of a top"
+    other = resolve(Config(), ("Bag", "sparrow"))
+    assert other.backbone.model.startswith("stable-diffusion-v1-5/")
+    assert other.prompts.suffixes == []
+
+
+def test_the_reference_preset_is_the_published_codes_numbers_unless_set() -> None:
+    preset = resolve(from_flat({"inversion.preset": "reference", "backbone.model": "x"}), ("a",))
+    assert (preset.inversion.steps, preset.generation.steps, preset.generation.guidance_scale) == (200, 25, 7.5)
+    own = resolve(from_flat({"inversion.preset": "reference", "inversion.steps": 20, "backbone.model": "x"}), ("a",))
+    assert own.inversion.steps == 20
