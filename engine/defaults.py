@@ -11,7 +11,12 @@ from engine.settings import from_flat
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
-REFERENCE: dict[str, Any] = {"inversion.steps": 200, "generation.steps": 25, "generation.guidance_scale": 7.5}
+REFERENCE: dict[str, Any] = {
+    "inversion.steps": 200,
+    "inversion.norm": "parents",
+    "generation.steps": 25,
+    "generation.guidance_scale": 7.5,
+}
 """The published code's numbers; its leading grid comes with the preset's name."""
 
 GARMENTS: dict[str, Any] = {

@@ -23,7 +23,7 @@ _COLS = np.linspace(0.0, 1.0, SIZE, dtype=np.float32)[None, :]
 def compose(photo: np.ndarray, context: str, seed: int) -> np.ndarray:
     """Put a grey photo (uint8, 28x28) before a background; returns uint8 RGB, 32x32x3.
 
-    Raises KeyError for an unknown context and ValueError for a photo of another shape or type.
+    Raises ValueError for an unknown context or a photo of another shape or type.
     """
     if photo.shape != (28, 28) or photo.dtype != np.uint8:
         raise ValueError(f"a garment photo is uint8 28x28, got {photo.dtype} {photo.shape}")
