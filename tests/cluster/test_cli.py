@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import datasets
-import psutil
 import pytest
 
 from diffii.dataset import layout
 from engine.verify import verify
+from tests.cluster.commands import SMALL, diffii, kill_when, run
 from tests.engine.sources import garments
-
-SMALL = [
-    "--set=inversion.steps=4",
-    "--set=inversion.micro_batch=4",
-    "--set=generation.steps=3",
-    "--set=generation.micro_batch=4",
-    "--set=commit.chunk_size=4",
-    "--set=output.shard_rows=8",
-]
-
-
-def diffii(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "cluster.cli", *map(str, arguments)]
-
-
-def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(diffii(*arguments), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +66,7 @@ def test_a_killed_driver_is_taken_over(
         "generating": out / layout.STAGING,
         "committing": out / layout.log_entry(3),
     }
-    kill_when(diffii("expand", source, out, *SMALL), signs[moment])
+    kill_when(diffii("expand", source, out, *SMALL), signs[moment].exists)
     broken = json.loads(run("verify", out, "--json", code=1).stdout)
     assert "no outcome yet" in broken["problems"][0]
     if moment == "committing":
@@ -98,28 +76,6 @@ def test_a_killed_driver_is_taken_over(
     found, expected = verify(str(out)), verify(str(quiet[0]))
     assert found.problems == found.orphans == []
     assert (found.digest, found.shards_digest) == (expected.digest, expected.shards_digest)
-
-
-def kill_when(command: list[str], sign: Path) -> None:
-    """Start a command, SIGKILL it once a file is there, and wait until its Ray is gone with it."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    family: list[psutil.Process] = []
-    deadline = time.monotonic() + 120
-    while not sign.exists():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    psutil.wait_procs([child for child in family if "ray::" in " ".join(_command(child))], timeout=20)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 def test_plan_says_what_and_how_long_and_writes_nothing(source: Path) -> None:
