@@ -1,40 +1,43 @@
 """The generator: a chunk of plan rows in, one staged file out.
 
 Two calls run at once in an actor: while one chunk is denoised under the lock, the other reads its inversions and the
-images of the one before are encoded and signed in threads. So the GPU waits for neither storage nor encoder.
+images of the one before are encoded and signed in threads. So the GPU waits for neither storage nor encoder. What a
+bad row, a dead process or failing storage means for a chunk is decided in `actors.failures`.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from actors.attempts import Journal, Process
+from actors.failures import MAX_KILLERS, SILENT_DEATHS, RowFault, describe, patiently
 from actors.inverter import read_inversion
 from actors.model import ModelSpec, fingerprint, load
+from actors.preemption import gone_nodes, ray_node
+from actors.shield import Outcome, Shield
 from diffii.circle import Norm, angle, circle_point, gaussian
 from diffii.dataset import layout, staged
 from diffii.dataset.storage import Storage
 from diffii.denoise import denoise
 from diffii.features import perceptual_hash
 from diffii.hashing import seed64, sha256
+from diffii.image_checks import fault
 from diffii.images import Encoding, encode
-from diffii.invert import fixed_batches
 from diffii.schedule import Spacing
 
 ENCODE_THREADS = 2
 CACHED_INVERSIONS = 2_000
 """Inversions kept in memory: 2000 of SD-1.5's are 260 MB, and a chunk of many classes shares few parents."""
-
-RowFault = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, OSError)
-"""What one row's data can raise while it is made. Such a row is set aside with the reason; its mates go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,13 @@ class GeneratorSpec:
     norm: Norm
     micro_batch: int
     encoding: Encoding
+    stall_timeout: float = 900.0
+    """Seconds without an answer of the model (one call, not a micro-batch) after which it counts as hung. Compiling
+    kernels in the first call takes minutes; a hang that costs a quarter of an hour costs less than a wrong verdict."""
+    attempts: int = SILENT_DEATHS
+    """Deaths until a row is blamed for them."""
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Names one execution by one driver: made with the spec, on the driver, and the same in all its actors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,9 @@ class Generator:
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing)
         self._fingerprint = f"{fingerprint(self._backbone)} batch-{spec.micro_batch}"
+        self._process = Process(spec.run, ray_node())
+        self._shield = Shield(spec.micro_batch, self._backbone.device, spec.stall_timeout)
+        self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
         self._gpu = threading.Lock()
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
         self._inversions: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
@@ -78,15 +91,21 @@ class Generator:
     def make_chunk(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Generate and stage one chunk; what it returns is for progress alone, the staged file is the truth."""
         name = layout.staged_chunk(chunk["wave"], chunk["chunk"])
+        journal = Journal(self._storage, chunk["wave"], chunk["chunk"], self._process, gone_nodes)
+        journal.check_memory(self._spec.micro_batch)
         rows = _rows_of(chunk)
         starts = [self._start(row) for row in rows]
+        for index, reason in journal.blamed(self._spec.attempts).items():
+            starts[index] = replace(starts[index], fault=reason)
         with self._gpu:
             # Held for the whole chunk: the lock is not fair, and two half-made chunks help nobody.
             began = time.monotonic()
-            finished = self._denoise(rows, starts)
+            finished = self._denoise(rows, starts, journal)
             busy = time.monotonic() - began
         staged_rows = [future.result() for future in finished]
-        first = self._storage.put_once(name, staged.encode(staged_rows, self._fingerprint))
+        data = staged.encode(staged_rows, self._fingerprint)
+        first = patiently(f"{self._storage.url}/{name}", lambda: self._storage.put_once(name, data))
+        journal.clear()
         outcomes = [row["outcome"] for row in staged_rows]
         return {
             "chunk": chunk["chunk"],
@@ -108,7 +127,7 @@ class Generator:
             spare = gaussian(row["seed"], a.shape)
             return _Start(circle_point(a, b, row["phi"], spare, self._spec.norm), angle(a, b), None)
         except RowFault as error:
-            return _Start(np.empty(0), 0.0, f"{type(error).__name__}: {error}")
+            return _Start(np.empty(0), 0.0, describe(error))
 
     def _forward_diffused(self, latent: np.ndarray, seed: int) -> np.ndarray:
         """The partner of a class's only image: its own latent, noised to the top of the grid by a seed of the row."""
@@ -119,36 +138,33 @@ class Generator:
     def _inversion(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         found = self._inversions.get(key)
         if found is None:
-            found = self._inversions[key] = read_inversion(self._storage, key)
+            found = patiently(f"{self._storage.url}", lambda: read_inversion(self._storage, key))
+            self._inversions[key] = found
             if len(self._inversions) > CACHED_INVERSIONS:
                 self._inversions.popitem(last=False)
         return found
 
     # -- denoising at one fixed shape -------------------------------------------------------------------------------
 
-    def _denoise(self, rows: list[dict[str, Any]], starts: list[_Start]) -> list[Future[dict[str, Any]]]:
+    def _denoise(
+        self, rows: list[dict[str, Any]], starts: list[_Start], journal: Journal
+    ) -> list[Future[dict[str, Any]]]:
         futures: dict[int, Future[dict[str, Any]]] = {}
-        good = [i for i, start in enumerate(starts) if start.fault is None]
-        for places, real in fixed_batches(len(good), self._spec.micro_batch):
-            batch = [good[place] for place in places]
-            for index, outcome in zip(batch[:real], self._make(rows, starts, batch)[:real], strict=True):
-                futures[index] = self._encoders.submit(self._finish, rows[index], starts[index], outcome)
+        errors: list[Exception] = []
+        good = [start.fault is None for start in starts]
+        for index, outcome in self._shield.make(journal, good, lambda batch: self._model(rows, starts, batch)):
+            if isinstance(outcome, Exception):
+                errors.append(outcome)
+            futures[index] = self._encoders.submit(self._finish, rows[index], starts[index], outcome)
+        if len(errors) == len(futures) > MAX_KILLERS:
+            raise RuntimeError(
+                f"all {len(errors)} rows of a chunk fail in the model, each alone, so it is not the rows: "
+                f"{describe(errors[0])}; the first row's recipe: {rows[min(futures)]['recipe']}"
+            ) from errors[0]
         for index, start in enumerate(starts):
             if start.fault is not None:
-                futures[index] = self._encoders.submit(self._finish, rows[index], start, start.fault)
+                futures[index] = self._encoders.submit(self._finish, rows[index], start, None)
         return [futures[index] for index in range(len(rows))]
-
-    def _make(self, rows: list[dict[str, Any]], starts: list[_Start], batch: list[int]) -> list[np.ndarray | str]:
-        """One image, or one reason, per place of a full batch. A batch that fails is taken apart row by row."""
-        try:
-            return list(self._model(rows, starts, batch))
-        except torch.OutOfMemoryError:
-            raise
-        except RowFault as error:
-            if len(set(batch)) == 1:
-                return [f"{type(error).__name__}: {error}"] * len(batch)
-            alone = {i: self._make(rows, starts, [i] * len(batch))[0] for i in dict.fromkeys(batch)}
-            return [alone[i] for i in batch]
 
     def _model(self, rows: list[dict[str, Any]], starts: list[_Start], batch: list[int]) -> np.ndarray:
         spec = self._spec
@@ -160,14 +176,17 @@ class Generator:
 
     # -- finishing in threads ---------------------------------------------------------------------------------------
 
-    def _finish(self, row: dict[str, Any], start: _Start, outcome: np.ndarray | str) -> dict[str, Any]:
+    def _finish(self, row: dict[str, Any], start: _Start, outcome: Outcome | None) -> dict[str, Any]:
+        """A row of the staged file; without an outcome the fault of its start is the reason."""
         columns = ("sample_id", "label", "ordinal", "phi", "seed", "parent_a", "parent_b", "suffix", "recipe")
         record: dict[str, Any] = {name: row[name] for name in columns}
         record |= {"theta": start.theta, "reason": "", "image_sha256": "", "phash": bytes(8), "image": b""}
-        if isinstance(outcome, str):
-            return record | {"outcome": staged.POISONED, "reason": outcome}
-        if not np.isfinite(outcome).all():
-            return record | {"outcome": staged.REJECTED, "reason": "non-finite"}
+        if not isinstance(outcome, np.ndarray):
+            reason = start.fault if outcome is None else describe(outcome)
+            return record | {"outcome": staged.POISONED, "reason": reason}
+        trouble = fault(outcome)
+        if trouble is not None:
+            return record | {"outcome": staged.REJECTED, "reason": trouble}
         pixels = (np.clip(outcome, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
         data = encode(pixels, self._spec.encoding)
         return record | {

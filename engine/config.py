@@ -122,6 +122,13 @@ class ActorsConfig(_Group):
     """GPUs per actor, a fraction allowed; by default 1 where there are GPUs, else 0."""
 
 
+class EngineConfig(_Group):
+    stall_timeout: Annotated[float, Field(ge=1.0, le=86_400.0)] = 900.0
+    """Seconds without an answer of the model after which an actor counts as hung and is ended."""
+    attempts: Annotated[int, Field(ge=2, le=20)] = 4
+    """Processes that must have died over a row before it is given up as poisoned."""
+
+
 class CommitConfig(_Group):
     chunk_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Rows per unit of work, retry and staging."""
@@ -138,6 +145,7 @@ class Config(_Group):
     generation: GenerationConfig = GenerationConfig()
     expansion: ExpansionConfig = ExpansionConfig()
     actors: ActorsConfig = ActorsConfig()
+    engine: EngineConfig = EngineConfig()
     commit: CommitConfig = CommitConfig()
 
     def flat(self) -> dict[str, Any]:
@@ -151,5 +159,8 @@ class Config(_Group):
 
 GROWABLE = frozenset({"expansion.factor", "expansion.per_class"})
 """May change upwards: more rows of the same plan."""
-OPERATIONAL = frozenset({"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"})
+OPERATIONAL = frozenset(
+    {"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"}
+    | {"engine.stall_timeout", "engine.attempts"}
+)
 """Free: no byte depends on them. Source and model are identified by what they hold, not by where they lie."""

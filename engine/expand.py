@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from actors.failures import task_retries
 from actors.generator import Generator, GeneratorSpec
 from actors.inverter import Inverter, InverterSpec
 from actors.model import ModelSpec
@@ -140,7 +141,10 @@ def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress) -> 
         committer.staged(chunk)
     if todo:
         spec = generator_spec(run.config, run.storage.url)
-        for result in stream(run.plan.table(wave, todo), Generator, spec, _at_most(pool, len(todo))):
+        config = run.config
+        retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
+        tasks = run.plan.table(wave, todo)
+        for result in stream(tasks, Generator, spec, _at_most(pool, len(todo)), retries=retries):
             progress.advance(result["rows"], result["lost"])
             committer.staged(result["chunk"])
     committer.finish()
@@ -157,6 +161,8 @@ def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
         norm=config.inversion.norm,
         micro_batch=config.generation.micro_batch,
         encoding=config.output.encoding,
+        stall_timeout=config.engine.stall_timeout,
+        attempts=config.engine.attempts,
     )
 
 

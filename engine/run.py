@@ -144,6 +144,10 @@ def stale_files(run: Run) -> list[str]:
             chunk = name.removeprefix("chunk-").removesuffix(".parquet")
             if chunk.isdigit() and int(chunk) < decided:
                 stale.append(f"{layout.staged_wave(wave.wave)}/{name}")
+        for name in run.storage.names(layout.attempts_wave(wave.wave)):
+            number = layout.attempt_chunk(name)
+            if number is not None and number < decided:
+                stale.append(f"{layout.attempts_wave(wave.wave)}/{name}")
     return stale
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from diffii.errors import DiffiiError
+from actors.failures import task_retries
+from diffii.errors import DiffiiError, ModelError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +31,18 @@ class Pool:
     gpus: float
 
 
-def stream(tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int = 2) -> Iterator[dict[str, Any]]:
+RETRIES = task_retries(rows=64, micro_batch=16)
+"""Of a chunk of the usual size; `expand` gives the number for the one configured."""
+
+
+def stream(
+    tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int = 2, retries: int = RETRIES
+) -> Iterator[dict[str, Any]]:
     """Run `actor(spec)` over the tasks; yields what it returns, in any order.
 
     `overlap` calls run in an actor at once (loading and encoding beside the GPU); the actor's own lock keeps the GPU
-    part serial. Raises the DiffiiError an actor raised, or the Ray error when it was none.
+    part serial. A task is given again up to `retries` times when its process dies (see `actors.failures`). Raises the
+    DiffiiError an actor raised, ModelError when a task has used up its retries, else the Ray error.
     """
     _quiet_context()
     # One row per block: a small plan in one block would go to one actor, whatever the size of the pool.
@@ -58,7 +66,7 @@ def stream(tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int = 2
                 max_concurrent_calls_per_actor=overlap,
                 enable_true_multi_threading=overlap > 1,
             ),
-            max_task_retries=4,
+            max_task_retries=retries,
         )
     try:
         yield from results.iter_rows()
@@ -66,6 +74,13 @@ def stream(tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int = 2
         ours = _our_error(error)
         if ours is not None:
             raise ours from None
+        if isinstance(error, RayActorError):
+            # The journal blames rows for what happens in the model long before; this is what happens beside it.
+            raise ModelError(
+                f"an actor's process ended {retries + 1} times over one task, outside of the model's calls, so no row "
+                "can be told apart: look at the host's memory and at the last lines of the actors' logs (ray logs), "
+                "then run the same command again"
+            ) from error
         raise
 
 

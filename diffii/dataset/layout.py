@@ -9,6 +9,7 @@ from __future__ import annotations
 OWN = "_diffii"
 LOG = f"{OWN}/log"
 STAGING = f"{OWN}/staging"
+ATTEMPTS = f"{OWN}/attempts"
 INVERSIONS = f"{OWN}/inversions"
 DATA = "data"
 CARD = "README.md"
@@ -29,6 +30,21 @@ def staged_chunk(wave: int, chunk: int) -> str:
 
 def staged_wave(wave: int) -> str:
     return f"{STAGING}/wave-{wave:04d}"
+
+
+def attempt(wave: int, chunk: int, number: int) -> str:
+    """Entry `number` of the journal of a chunk that is being made."""
+    return f"{attempts_wave(wave)}/chunk-{chunk:010d}-{number:04d}.json"
+
+
+def attempts_wave(wave: int) -> str:
+    return f"{ATTEMPTS}/wave-{wave:04d}"
+
+
+def attempt_chunk(name: str) -> int | None:
+    """The chunk that a file in a folder of `attempts_wave` is about; None when it is none of ours."""
+    chunk, _, number = name.removeprefix("chunk-").removesuffix(".json").partition("-")
+    return int(chunk) if chunk.isdigit() and number.isdigit() else None
 
 
 def inversion(key: str) -> str:

@@ -11,11 +11,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from actors import failures, shield
+from actors.attempts import Journal, Process
+from actors.failures import deaths_to_isolate
 from actors.generator import Generator
 from actors.inverter import Inverter, InverterSpec, read_inversion
 from diffii.dataset import layout, staged
 from diffii.dataset.log import WaveEntry
-from diffii.errors import SourceError
+from diffii.errors import ModelError, SourceError
 from engine.defaults import resolve
 from engine.expand import generator_spec, model_spec
 from engine.plan import CHUNK_SCHEMA, Plan, next_wave
@@ -173,16 +176,151 @@ def test_an_image_that_is_not_finite_is_rejected(
     assert rows[0]["reason"] == "non-finite"
 
 
-def test_out_of_memory_is_not_a_rows_fault(
+class Ended(BaseException):
+    """Stands for the end of a process."""
+
+
+class Mortal:
+    """Processes of one actor, one after another: rows of a chunk end it, and the next one starts where it left."""
+
+    def __init__(self, generator: Generator, killers: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.generator, self.deaths, self.calls = generator, 0, 0
+        model = generator._model
+
+        def ends(rows: list[dict[str, Any]], starts: list[Any], batch: list[int]) -> np.ndarray:
+            self.calls += 1
+            if any(rows[index]["sample_id"] in killers for index in batch):
+                raise Ended
+            return model(rows, starts, batch)
+
+        monkeypatch.setattr(generator, "_model", ends)
+
+    def live(self, task: pa.Table) -> None:
+        while True:
+            self.generator._process = Process(self.generator._spec.run)
+            try:
+                self.generator(task)
+            except Ended:
+                self.deaths += 1
+            else:
+                return
+
+
+def test_rows_that_end_their_process_cost_only_themselves(
     run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(*_: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    plan, wave = run[0].plan, run[1]
+    healthy = generate(generator, plan, wave)
+    generator._storage.remove(layout.staged_chunk(0, 0))
+    killers = {healthy[2]["sample_id"], healthy[5]["sample_id"]}
+    mortal = Mortal(generator, killers, monkeypatch)
+    mortal.live(plan.table(wave, [0]))
+    rows = read(generator)
+    assert [row["outcome"] for row in rows] == ["kept", "kept", "poisoned", "kept", "kept", "poisoned"]
+    assert "ended its process 4 times without a word" in rows[2]["reason"]
+    assert [row for row in rows if row["outcome"] == "kept"] == [
+        row for row in healthy if row["sample_id"] not in killers
+    ]
+    assert mortal.deaths <= 2 * deaths_to_isolate(6, 4)
+    assert generator._storage.names(layout.attempts_wave(0)) == []
 
-    monkeypatch.setattr(generator._backbone, "epsilon", no_room)
-    with pytest.raises(torch.OutOfMemoryError):
+
+def test_a_batch_is_bisected_not_taken_apart_row_by_row(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, wave = run[0].plan, run[1]
+    bad = plan.chunk(wave, 0)[1].sample_id
+    sizes: list[int] = []
+    model = generator._model
+
+    def raises(rows: list[dict[str, Any]], starts: list[Any], batch: list[int]) -> np.ndarray:
+        sizes.append(len(batch))
+        if any(rows[index]["sample_id"] == bad for index in batch):
+            raise RuntimeError("a kernel asserts")
+        return model(rows, starts, batch)
+
+    monkeypatch.setattr(generator, "_model", raises)
+    rows = generate(generator, plan, wave)
+    assert [row["outcome"] for row in rows].count("poisoned") == 1
+    assert sizes == [4] * 6, "two batches, and 2 + 2 calls for the halves of the first; always the same shape"
+
+
+def test_an_error_of_every_row_is_a_bug_and_shows_a_recipe(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> torch.Tensor:
+        raise TypeError("unexpected keyword")
+
+    monkeypatch.setattr(generator._backbone, "epsilon", broken)
+    with pytest.raises(RuntimeError, match=r'all 6 rows .* TypeError: unexpected keyword.*"kind": "diff-ii"'):
         generator(run[0].plan.table(run[1], [0]))
     assert generator._storage.names(layout.staged_wave(0)) == []
+
+
+class TestOutOfMemory:
+    """Not a row's fault: once more, then the actor ends; when all do, the key is named."""
+
+    @pytest.fixture(autouse=True)
+    def no_exit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def end() -> None:
+            raise Ended
+
+        monkeypatch.setattr(failures, "leave", end)
+
+    @staticmethod
+    def fill(generator: Generator, monkeypatch: pytest.MonkeyPatch, times: float) -> list[int]:
+        model, calls = generator._model, [0]
+
+        def full(rows: list[dict[str, Any]], starts: list[Any], batch: list[int]) -> np.ndarray:
+            calls[0] += 1
+            if calls[0] <= times:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return model(rows, starts, batch)
+
+        monkeypatch.setattr(generator, "_model", full)
+        return calls
+
+    def test_once_is_overcome(
+        self, run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.fill(generator, monkeypatch, 1)
+        rows = generate(generator, run[0].plan, run[1])
+        assert {row["outcome"] for row in rows} == {"kept"}
+
+    def test_for_ever_names_the_key(
+        self, run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = self.fill(generator, monkeypatch, float("inf"))
+        task = run[0].plan.table(run[1], [0])
+        for actor in range(failures.OUT_OF_MEMORY_TRIES):
+            generator._process = Process(generator._spec.run)
+            with pytest.raises(Ended):
+                generator(task)
+            assert calls[0] == 2 * (actor + 1)
+        with pytest.raises(ModelError, match=r"generation\.micro_batch: 4 images at a time"):
+            generator(task)
+        assert generator._storage.names(layout.staged_wave(0)) == []
+
+
+def test_a_lost_cuda_context_ends_the_process_with_the_reason(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bisecting in a process that can compute nothing any more would poison every row."""
+
+    def end() -> None:
+        raise Ended
+
+    def asserts(*_: Any) -> np.ndarray:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(failures, "leave", end)
+    monkeypatch.setattr(shield, "device_lost", lambda device: True)
+    monkeypatch.setattr(generator, "_model", asserts)
+    with pytest.raises(Ended):
+        generator(run[0].plan.table(run[1], [0]))
+    journal = Journal(generator._storage, 0, 0, Process(generator._spec.run), set)
+    (death,) = journal.deaths
+    assert (death.rows, death.cause) == (set(range(6)), "RuntimeError: CUDA error: device-side assert triggered")
 
 
 def test_inversions_are_cached_by_content_and_the_same_twice(run: tuple[Run, WaveEntry]) -> None:

@@ -1,0 +1,94 @@
+"""The shield around the model: one image or one error per row, whatever a row does to its batch or its process.
+
+Every call of the model has exactly `micro_batch` rows, short ones padded by repetition, so that a row has the same
+bits whichever mates it is tried with (law 5). What is done about each failure stands in `actors.failures`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from actors import preemption
+from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PREEMPTED, STALLED, Journal
+from actors.failures import RowFault, describe, device_lost, free_memory, out_of_memory
+from actors.watchdog import Watchdog
+
+Model = Callable[[list[int]], np.ndarray]
+"""Row numbers of a full batch -> their images."""
+Outcome = np.ndarray | Exception
+
+
+class Shield:
+    """One per actor; makes one chunk at a time (its caller holds the GPU's lock)."""
+
+    def __init__(self, micro_batch: int, device: torch.device, stall_timeout: float) -> None:
+        self._micro_batch, self._device = micro_batch, device
+        self._journal: Journal | None = None
+        self.watchdog = Watchdog(stall_timeout, self._stalled)
+        preemption.on_sigterm(lambda: self._say(PREEMPTED))
+
+    def make(self, journal: Journal, good: Sequence[bool], model: Model) -> Iterator[tuple[int, Outcome]]:
+        """The outcome of each row that is `good` to be tried, in the order in which the journal has them tried."""
+        self._journal = journal
+        try:
+            for group in journal.groups(len(good), self._micro_batch):
+                rows = [row for row in group if good[row]]
+                if rows:
+                    journal.begin(rows)
+                for start in range(0, len(rows), self._micro_batch):
+                    yield from self._bisect(rows[start : start + self._micro_batch], model).items()
+            journal.passed()
+        finally:
+            self._journal = None
+
+    def _bisect(self, rows: list[int], model: Model) -> dict[int, Outcome]:
+        """Up to a micro-batch of rows; one that fails is taken apart in halves."""
+        try:
+            images = self._with_room(rows + rows[-1:] * (self._micro_batch - len(rows)), model)
+            return dict(zip(rows, images, strict=False))
+        except RowFault as error:
+            if device_lost(self._device):
+                cause = describe(error)
+                preemption.leave(lambda: self._say(DEVICE_LOST, cause))
+            if len(rows) == 1:
+                # Without its frames, which would keep the batch's tensors on the card until the chunk is staged.
+                return {rows[0]: error.with_traceback(None)}
+        half = (len(rows) + 1) // 2
+        return self._bisect(rows[:half], model) | self._bisect(rows[half:], model)
+
+    def _with_room(self, batch: list[int], model: Model) -> np.ndarray:
+        """Call the model; without memory once more with the cache freed, then this actor makes room for another."""
+        images = self._unless_full(batch, model)
+        if isinstance(images, str):
+            # Not within the handler of the error: its frames hold the tensors that are to go.
+            free_memory()
+            images = self._unless_full(batch, model)
+        if isinstance(images, str):
+            cause = images
+            preemption.leave(lambda: self._say(OUT_OF_MEMORY, cause))
+        return images
+
+    def _unless_full(self, batch: list[int], model: Model) -> np.ndarray | str:
+        """The model's images, or what it said when the memory was full."""
+        try:
+            with self.watchdog.watching():
+                return model(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return describe(error)
+
+    def _stalled(self, seconds: float) -> None:
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback(sys.__stderr__)
+        preemption.leave(lambda: self._say(STALLED, f"the model did not answer for {seconds:.0f} s"))
+
+    def _say(self, kind: str, cause: str = "") -> None:
+        journal = self._journal
+        if journal is not None:
+            journal.end(kind, cause)
