@@ -20,7 +20,6 @@ from engine.config import Config
 from engine.settings import load_config
 
 app = typer.Typer(
-    help="Turn a small labelled image data set into a larger one (Diff-II).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -115,6 +114,8 @@ def status(out: Out, as_json: Json = False) -> None:
     for name, kept in found["classes"].items():
         table.add_row(name, str(kept))
     output.print(table)
+    for reason, count in found["reasons"].items():
+        output.print(f"{count:6} {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -139,10 +140,19 @@ def verify(out: Out, as_json: Json = False) -> None:
     raise typer.Exit(0 if found.ok else 1)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    output.print(__version__, highlight=False)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn a small labelled image data set into a larger one (Diff-II)."""
 
 
 def main() -> None:

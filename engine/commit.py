@@ -118,7 +118,14 @@ class Committer:
             self._append()
 
     def _decide(self, chunk: int) -> None:
-        table, fingerprint = staged.read_signature(self._storage, layout.staged_chunk(self._wave, chunk))
+        try:
+            table, fingerprint = staged.read_signature(self._storage, layout.staged_chunk(self._wave, chunk))
+        except FileNotFoundError:
+            # Staged chunks go only when their entry is in the log, and this driver wrote none.
+            raise FencedError(
+                f"{self._storage.url}: another process commits this run and has published chunk {chunk} already; "
+                "this one stops and has lost nothing"
+            ) from None
         stretch = self._stretch
         stretch.fingerprints.add(fingerprint)
         for row in table.select(["outcome", "reason", "label"]).to_pylist():

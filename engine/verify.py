@@ -6,6 +6,7 @@ Both need the output alone. Verify computes the plan again and reads every shard
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 from diffii.dataset import layout, log
@@ -137,6 +138,8 @@ class Status:
     bytes: int
     classes: dict[str, int]
     """Kept rows per class."""
+    reasons: dict[str, int]
+    """Why rows were not kept, and how many, the most frequent first."""
 
 
 def status(url: str) -> Status:
@@ -147,9 +150,12 @@ def status(url: str) -> Status:
     wave = run.open_wave()
     chunks = run.storage.names(layout.staged_wave(wave.wave)) if wave else []
     per_class = dict.fromkeys(run.source.classes, 0)
+    reasons: Counter[str] = Counter()
     for entry in run.commits:
         for label, count in entry.kept_per_class.items():
             per_class[run.source.classes[int(label)]] += count
+        for outcome, rows in entry.lost.items():
+            reasons.update(f"{outcome}: {reason}" for reason in rows.values())
     return Status(
         url=run.storage.url,
         state="complete" if run.waves and wave is None else "incomplete",
@@ -163,4 +169,5 @@ def status(url: str) -> Status:
         shards=run.shard_count(),
         bytes=sum(entry.shard.bytes for entry in run.commits if entry.shard),
         classes=per_class,
+        reasons=dict(reasons.most_common()),
     )

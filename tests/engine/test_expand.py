@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +159,6 @@ class TestVerifyFinds:
 
     @pytest.fixture
     def copy(self, expanded: Path, tmp_path: Path) -> Path:
-        import shutil
-
         return Path(shutil.copytree(expanded, tmp_path / "copy"))
 
     def test_a_changed_byte(self, copy: Path) -> None:
@@ -202,6 +202,17 @@ class TestVerifyFinds:
     def test_no_data_set(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="holds no data set of diffii"):
             verify(str(tmp_path))
+
+
+def test_status_says_why_rows_were_lost(expanded: Path, tmp_path: Path) -> None:
+    shutil.copytree(expanded / layout.OWN, tmp_path / layout.OWN)
+    last = sorted((tmp_path / layout.LOG).iterdir())[-1]
+    entry = json.loads(last.read_text())
+    entry["lost"] = {"poisoned": {"0": "RuntimeError: x"}, "rejected": {"1": "constant", "3": "constant"}}
+    last.write_text(json.dumps(entry))
+    found = status(str(tmp_path))
+    assert found.reasons == {"rejected: constant": 2, "poisoned: RuntimeError: x": 1}
+    assert (found.kept, found.rejected, found.poisoned) == (29, 2, 1)
 
 
 def test_status_counts(expanded: Path) -> None:
