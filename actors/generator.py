@@ -29,6 +29,7 @@ from diffii.circle import Norm, angle, circle_point, gaussian
 from diffii.dataset import layout, staged
 from diffii.dataset.storage import Storage
 from diffii.denoise import denoise
+from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
 from diffii.hashing import seed64, sha256
 from diffii.image_checks import fault
@@ -51,6 +52,8 @@ class GeneratorSpec:
     norm: Norm
     micro_batch: int
     encoding: Encoding
+    embedder: str | None = None
+    """What near-copies are recognised by; each kept row is then staged with its embedding."""
     stall_timeout: float = 900.0
     """Seconds without an answer of the model (one call, not a micro-batch) after which it counts as hung. Compiling
     kernels in the first call takes minutes; a hang that costs a quarter of an hour costs less than a wrong verdict."""
@@ -77,7 +80,9 @@ class Generator:
         self._storage = Storage(spec.output_url)
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing)
-        self._fingerprint = f"{fingerprint(self._backbone)} batch-{spec.micro_batch}"
+        self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
+        recognised = f" embedder-{self._embedder.name}" if self._embedder else ""
+        self._fingerprint = f"{fingerprint(self._backbone)} batch-{spec.micro_batch}{recognised}"
         self._process = Process(spec.run, ray_node())
         self._shield = Shield(spec.micro_batch, self._backbone.device, spec.stall_timeout)
         self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
@@ -103,6 +108,7 @@ class Generator:
             finished = self._denoise(rows, starts, journal)
             busy = time.monotonic() - began
         staged_rows = [future.result() for future in finished]
+        self._embed(staged_rows)
         data = staged.encode(staged_rows, self._fingerprint)
         first = patiently(f"{self._storage.url}/{name}", lambda: self._storage.put_once(name, data))
         journal.clear()
@@ -194,7 +200,17 @@ class Generator:
             "image": data,
             "image_sha256": sha256(data),
             "phash": perceptual_hash(pixels),
+            "pixels": pixels,
         }
+
+    def _embed(self, rows: list[dict[str, Any]]) -> None:
+        kept = [row for row in rows if row["outcome"] == staged.KEPT]
+        if self._embedder is None or not kept:
+            return
+        with self._gpu:
+            embeddings = self._embedder.signatures(np.stack([row["pixels"] for row in kept]))
+        for row, embedding in zip(kept, embeddings, strict=True):
+            row["embedding"] = embedding.tobytes()
 
 
 def _rows_of(chunk: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from safetensors.numpy import save as save_tensors
 from actors.model import ModelSpec, load
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
+from diffii.embedding import Embedder
 from diffii.errors import SourceError
+from diffii.features import perceptual_hash
 from diffii.hashing import sha256
 from diffii.image_files import opener
 from diffii.images import UnreadableImage, decode, fit
@@ -29,6 +31,8 @@ class InverterSpec:
     steps: int
     spacing: Spacing
     micro_batch: int
+    embedder: str | None = None
+    """What near-copies are recognised by; the real images' signatures are then stored beside their inversions."""
 
 
 class Inverter:
@@ -40,6 +44,7 @@ class Inverter:
         self._read = opener(spec.source_url)
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing)
+        self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for task in table.to_pylist():
@@ -48,6 +53,11 @@ class Inverter:
 
     def _invert(self, task: dict[str, Any]) -> None:
         pixels = [self._pixels(where, digest) for where, digest in zip(task["where"], task["sha256"], strict=True)]
+        if self._embedder is not None:
+            # Before the inversions: one that is there says that its image is done.
+            embeddings = self._embedder.signatures(np.stack(pixels))
+            for key, image, embedding in zip(task["key"], pixels, embeddings, strict=True):
+                self._storage.put_once(layout.signature(key), perceptual_hash(image) + embedding.tobytes())
         for indices, real in fixed_batches(len(pixels), self._spec.micro_batch):
             latents = self._backbone.encode(np.stack([pixels[i] for i in indices]))
             prompts = [task["prompt"][i] for i in indices]

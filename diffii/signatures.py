@@ -8,9 +8,10 @@ rounding to integers follows a float computation, and it is done once, where the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,12 @@ class Signatures:
             np.frombuffer(b"".join(phashes), dtype=">u8").astype(np.uint64),
             np.frombuffer(b"".join(embeddings), dtype=np.int8).reshape(-1, DIMENSIONS),
         )
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Signatures:
+        """From rows with `label`, `phash` and `embedding`, as they are staged and published."""
+        rows = list(rows)
+        return cls.from_columns(*([row[name] for row in rows] for name in ("label", "phash", "embedding")))
 
     def take(self, rows: np.ndarray) -> Signatures:
         return Signatures(self.labels[rows], self.hashes[rows], self.embeddings[rows])

@@ -2,8 +2,8 @@
 
 It holds indices only. When the next chunk in order is staged it reads that chunk's signatures, decides every row, and
 once `output.shard_rows` kept rows are decided hands the stretch of chunks to a packer, which writes the shard. Shards
-may be packed in parallel; entries are appended one after another. A shard's name and bytes follow from the plan, so a
-crash anywhere leaves files that the next run adopts.
+may be packed in parallel, so a file may stand in `data/` before its entry; entries are appended one after another. A
+shard's name and bytes follow from the plan, so a crash anywhere leaves files that the next run adopts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from diffii.dataset import layout, log, staged
 from diffii.dataset.storage import Storage
 from diffii.errors import FencedError, OutputError
 from diffii.hashing import sha256
+from diffii.signatures import Signatures
 from engine.formats.parquet import write_shard
+from engine.near_copies import NearCopies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +90,14 @@ class Committer:
         classes: Sequence[str],
         extension: str,
         packer: Packer,
+        near_copies: NearCopies | None = None,
         on_commit: Callable[[log.CommitEntry], None] = lambda entry: None,
     ) -> None:
         self._storage, self._wave, self._chunks = storage, wave, chunks
         self._next, self._version, self._shards = next_chunk, version, shards
         self._shard_rows, self._classes, self._extension = shard_rows, tuple(classes), extension
         self._packer, self._on_commit = packer, on_commit
+        self._near_copies = near_copies
         self._waiting: list[int] = []
         self._stretch = _Stretch(next_chunk)
         self._packing: deque[tuple[log.CommitEntry, Future[log.Shard] | None]] = deque()
@@ -128,14 +133,25 @@ class Committer:
             ) from None
         stretch = self._stretch
         stretch.fingerprints.add(fingerprint)
-        for row in table.select(["outcome", "reason", "label"]).to_pylist():
-            if row["outcome"] == staged.KEPT:
+        rows = table.to_pylist()
+        copies = self._copies(rows)
+        for number, row in enumerate(rows):
+            outcome, reason = (staged.REJECTED, copies[number]) if number in copies else (row["outcome"], row["reason"])
+            if outcome == staged.KEPT:
                 stretch.kept_per_class[str(row["label"])] += 1
             else:
-                stretch.lost.setdefault(row["outcome"], {})[str(stretch.rows)] = row["reason"]
+                stretch.lost.setdefault(outcome, {})[str(stretch.rows)] = reason
             stretch.rows += 1
         if stretch.kept >= self._shard_rows:
             self._close(chunk)
+
+    def _copies(self, rows: list[dict[str, Any]]) -> dict[int, str]:
+        """The rows of a chunk that are near-copies, with the reason; the others join the index."""
+        kept = [number for number, row in enumerate(rows) if row["outcome"] == staged.KEPT]
+        if self._near_copies is None or not kept:
+            return {}
+        reasons = self._near_copies.decide(Signatures.from_rows(rows[number] for number in kept))
+        return {number: reason for number, reason in zip(kept, reasons, strict=True) if reason is not None}
 
     def _close(self, last: int) -> None:
         stretch, self._stretch = self._stretch, _Stretch(last + 1)

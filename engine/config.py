@@ -109,8 +109,22 @@ class ExpansionConfig(_Group):
     """Synthetic images per real image of a class."""
     per_class: Annotated[int, Field(ge=1)] | None = None
     """Synthetic images per class, whatever its size; takes the place of factor."""
+    max_attempts: Annotated[float, Field(ge=1.0, le=100.0)] = 2.0
+    """Rows made per row wanted, at most: where rows are rejected, others take their place up to this."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Everything random follows from it."""
+
+
+class DedupConfig(_Group):
+    embedder: str = "off"
+    """What near-copies are recognised by: `lite0` (offline, the extra `dedup`), a transformers vision model by hub id
+    or path, or `off`, which keeps them all."""
+    hash_radius: Annotated[int, Field(ge=0, le=64)] = 4
+    """Bits in which two perceptual hashes may differ to propose a copy."""
+    alone: Annotated[float, Field(ge=0.0, le=10.0)] = 0.175
+    """A copy by its embedding alone: share of the median distance between real neighbours of the class."""
+    with_hash: Annotated[float, Field(ge=0.0, le=10.0)] = 0.3
+    """The same where the hash proposes."""
 
 
 class ActorsConfig(_Group):
@@ -144,6 +158,7 @@ class Config(_Group):
     inversion: InversionConfig = InversionConfig()
     generation: GenerationConfig = GenerationConfig()
     expansion: ExpansionConfig = ExpansionConfig()
+    dedup: DedupConfig = DedupConfig()
     actors: ActorsConfig = ActorsConfig()
     engine: EngineConfig = EngineConfig()
     commit: CommitConfig = CommitConfig()
@@ -157,7 +172,7 @@ class Config(_Group):
         return {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
 
 
-GROWABLE = frozenset({"expansion.factor", "expansion.per_class"})
+GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.max_attempts"})
 """May change upwards: more rows of the same plan."""
 OPERATIONAL = frozenset(
     {"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"}

@@ -22,7 +22,7 @@ from diffii.images import Encoding, encode
 from diffii.invert import invert
 from engine.config import Config
 from engine.expand import model_spec, spacing
-from engine.plan import next_wave
+from engine.plan import first_wave
 from engine.run import make_plan, prepare
 
 RAY_SECONDS = 7.0
@@ -65,10 +65,10 @@ def estimate(config: Config, actors: int, device: str) -> Estimate:
     """Plan, then calibrate for a few seconds on this machine. Raises what `engine.run.prepare` raises."""
     if config.output.url:
         run = prepare(config)
-        plan, wave = run.plan, run.open_wave() or next_wave(run.plan, run.waves)
+        plan, wave = run.plan, run.open_wave() or run.next_wave()
     else:
         plan = make_plan(config)
-        wave = next_wave(plan, [])
+        wave = first_wave(plan)
     resolved, source = plan.config, plan.source
     rows = plan.row_count(wave) if wave else 0
     chunks = plan.chunk_count(wave) if wave else 0

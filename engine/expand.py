@@ -22,6 +22,8 @@ from diffii.images import extension
 from diffii.schedule import Spacing
 from engine.commit import Committer, PackOrder, pack
 from engine.config import Config
+from engine.near_copies import NearCopies
+from engine.near_copy_index import OFF, build_index
 from engine.plan import Inversion, Plan
 from engine.progress import Progress, Silent
 from engine.publish import publish
@@ -50,8 +52,9 @@ def expand(config: Config, progress: Progress | None = None, source: Source | No
     begin(run)
     _invert(run, pool, progress)
     wave = run.open_wave()
+    near_copies = build_index(run) if wave is not None else None
     while wave is not None:
-        _generate(run, wave, pool, progress)
+        _generate(run, wave, pool, progress, near_copies)
         begin(run)
         wave = run.open_wave()
     publish(run)
@@ -93,6 +96,7 @@ def _invert(run: Run, pool: Pool, progress: Progress) -> None:
         steps=config.inversion.steps,
         spacing=spacing(config),
         micro_batch=config.inversion.micro_batch,
+        embedder=_embedder(config),
     )
     size = config.inversion.micro_batch
     batches = [missing[start : start + size] for start in range(0, len(missing), size)]
@@ -112,7 +116,7 @@ def missing_inversions(run: Run, wanted: list[Inversion]) -> list[Inversion]:
 # -- generation: any order; commit: plan order -----------------------------------------------------------------------
 
 
-def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress) -> None:
+def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress, near_copies: NearCopies | None) -> None:
     first, chunks = run.next_chunk(wave.wave), run.plan.chunk_count(wave)
     already = _staged_chunks(run, wave.wave)
     todo = [chunk for chunk in range(first, chunks) if chunk not in already]
@@ -135,6 +139,7 @@ def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress) -> 
         classes=run.source.classes,
         extension=extension(run.config.output.encoding),
         packer=_pack_in_ray,
+        near_copies=near_copies,
         on_commit=committed,
     )
     for chunk in sorted(already):
@@ -161,6 +166,7 @@ def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
         norm=config.inversion.norm,
         micro_batch=config.generation.micro_batch,
         encoding=config.output.encoding,
+        embedder=_embedder(config),
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,
     )
@@ -171,6 +177,10 @@ def model_spec(config: Config) -> ModelSpec:
     path = Path(backbone.model).expanduser()
     model = str(path.resolve()) if path.is_dir() else backbone.model
     return ModelSpec(model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS)
+
+
+def _embedder(config: Config) -> str | None:
+    return None if config.dedup.embedder == OFF else config.dedup.embedder
 
 
 def spacing(config: Config) -> Spacing:

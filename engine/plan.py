@@ -8,8 +8,9 @@ pure function of configuration and source: any chunk of any plan is computed alo
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -75,6 +76,10 @@ class Plan:
         expansion = self.config.expansion
         wanted = [expansion.per_class or max(1, round(int(count) * expansion.factor)) for count in self._images]
         return [number if count else 0 for number, count in zip(wanted, self._images, strict=True)]
+
+    def limits(self) -> list[int]:
+        """Ordinals per class that may be tried: `expansion.max_attempts` per row wanted."""
+        return [math.ceil(target * self.config.expansion.max_attempts) for target in self.targets()]
 
     # -- rows and chunks of a wave --------------------------------------------------------------------------------
 
@@ -190,7 +195,10 @@ class Plan:
     @cached_property
     def _inversion_base(self) -> list[Any]:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
-        return [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
+        base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
+        # A signature is stored with each inversion, so another embedder needs another name.
+        embedder = self.config.dedup.embedder
+        return base if embedder == "off" else [*base, embedder]
 
     def inversions(self) -> list[Inversion]:
         """Every image of the source, to be inverted once."""
@@ -221,21 +229,34 @@ def plain_prompt(config: Config, class_name: str) -> str:
     return " ".join(text.split())
 
 
-def next_wave(plan: Plan, waves: list[WaveEntry]) -> WaveEntry | None:
-    """The wave that the configured targets still call for after `waves`; None when they are planned for already.
+def next_wave(
+    plan: Plan, waves: Sequence[WaveEntry], kept: Sequence[int], targets: Sequence[int], limits: Sequence[int]
+) -> WaveEntry | None:
+    """The wave that comes after `waves`, all decided, with `kept` rows per class; None when there is nothing to make.
 
-    Raises ConfigError when a target is below what was planned: rows that exist are not taken back.
+    It is exactly what each class is short of its target, up to the ordinal of its limit: a function of configuration
+    and log. Raises ConfigError when a target is below an earlier one: rows that exist are not taken back.
     """
-    targets = plan.targets()
     starts = waves[-1].stops if waves else [0] * len(targets)
-    previous = waves[-1].targets if waves else starts
-    for name, before, now in zip(plan.source.classes, previous, targets, strict=True):
-        if now < before:
+    if waves:
+        _refuse_shrinking(plan, waves[-1].targets, targets)
+    room = (max(0, limit - start) for limit, start in zip(limits, starts, strict=True))
+    short = (max(0, target - have) for target, have in zip(targets, kept, strict=True))
+    stops = [start + min(want, left) for start, want, left in zip(starts, short, room, strict=True)]
+    if stops == list(starts):
+        return None
+    return WaveEntry(wave=len(waves), starts=list(starts), stops=stops, targets=list(targets), limits=list(limits))
+
+
+def first_wave(plan: Plan) -> WaveEntry | None:
+    """Wave 0: every class up to its target."""
+    return next_wave(plan, [], [0] * len(plan.source.classes), plan.targets(), plan.limits())
+
+
+def _refuse_shrinking(plan: Plan, before: Sequence[int], now: Sequence[int]) -> None:
+    for name, earlier, later in zip(plan.source.classes, before, now, strict=True):
+        if later < earlier:
             raise ConfigError(
-                f"expansion: class {name!r} was planned for {before} images and now for {now}; "
+                f"expansion: class {name!r} was planned for {earlier} images and now for {later}; "
                 "a data set only grows, so give at least the earlier factor or per_class"
             )
-    if targets == previous and waves:
-        return None
-    stops = [start + now - before for start, now, before in zip(starts, targets, previous, strict=True)]
-    return WaveEntry(wave=len(waves), starts=list(starts), stops=stops, targets=targets)

@@ -67,9 +67,21 @@ class Run:
         last = self.waves[-1]
         return last if self.next_chunk(last.wave) < self.plan.chunk_count(last) else None
 
+    def kept(self) -> list[int]:
+        """Kept rows per class."""
+        counts = [0] * len(self.source.classes)
+        for entry in self.commits:
+            for label, rows in entry.kept_per_class.items():
+                counts[int(label)] += rows
+        return counts
+
+    def next_wave(self) -> log.WaveEntry | None:
+        """What the configured targets still call for once the begun waves are decided. Raises ConfigError."""
+        return next_wave(self.plan, self.waves, self.kept(), self.plan.targets(), self.plan.limits())
+
     @property
     def complete(self) -> bool:
-        return bool(self.waves) and self.open_wave() is None and next_wave(self.plan, self.waves) is None
+        return bool(self.waves) and self.open_wave() is None and self.next_wave() is None
 
     def add(self, entry: log.Entry) -> None:
         append(self.storage, len(self.entries), entry)
@@ -88,7 +100,7 @@ def prepare(config: Config, source: Source | None = None) -> Run:
         _check_free(run.storage)
     else:
         _check_same(run)
-    next_wave(plan, run.waves)
+    run.next_wave()
     return run
 
 
@@ -108,7 +120,7 @@ def begin(run: Run) -> None:
         run.add(log.OpenEntry(identity=run.identity, source=run.source.digest, classes=classes, model=model))
     sweep(run)
     if run.open_wave() is None:
-        wave = next_wave(run.plan, run.waves)
+        wave = run.next_wave()
         if wave is not None:
             run.add(wave)
 

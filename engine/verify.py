@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from diffii.dataset import layout, log
 from diffii.hashing import sha256
 from engine.formats.parquet import read_kept
+from engine.plan import next_wave
 from engine.run import Run, load_run, stale_files
 
 
@@ -120,6 +121,12 @@ def _check_shard(run: Run, entry: log.CommitEntry, shard: log.Shard) -> tuple[li
     return samples, []
 
 
+def _refill(run: Run) -> log.WaveEntry | None:
+    """The wave that the last one's own targets still call for; the configuration that asked is not at hand here."""
+    last = run.waves[-1]
+    return next_wave(run.plan, run.waves, run.kept(), last.targets, last.limits)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """How far a run is, from its log and its staged chunks."""
@@ -149,16 +156,13 @@ def status(url: str) -> Status:
     decided = sum(entry.rows for entry in run.commits)
     wave = run.open_wave()
     chunks = run.storage.names(layout.staged_wave(wave.wave)) if wave else []
-    per_class = dict.fromkeys(run.source.classes, 0)
     reasons: Counter[str] = Counter()
     for entry in run.commits:
-        for label, count in entry.kept_per_class.items():
-            per_class[run.source.classes[int(label)]] += count
         for outcome, rows in entry.lost.items():
             reasons.update(f"{outcome}: {reason}" for reason in rows.values())
     return Status(
         url=run.storage.url,
-        state="complete" if run.waves and wave is None else "incomplete",
+        state="complete" if run.waves and wave is None and _refill(run) is None else "incomplete",
         version=len(run.entries) - 1,
         planned=planned,
         decided=decided,
@@ -168,6 +172,6 @@ def status(url: str) -> Status:
         poisoned=sum(entry.count("poisoned") for entry in run.commits),
         shards=run.shard_count(),
         bytes=sum(entry.shard.bytes for entry in run.commits if entry.shard),
-        classes=per_class,
+        classes=dict(zip(run.source.classes, run.kept(), strict=True)),
         reasons=dict(reasons.most_common()),
     )

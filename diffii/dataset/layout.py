@@ -11,6 +11,7 @@ LOG = f"{OWN}/log"
 STAGING = f"{OWN}/staging"
 ATTEMPTS = f"{OWN}/attempts"
 INVERSIONS = f"{OWN}/inversions"
+SIGNATURES = f"{OWN}/signatures"
 DATA = "data"
 CARD = "README.md"
 CONTACT_SHEET = "contact-sheet.png"
@@ -49,6 +50,10 @@ def attempt_chunk(name: str) -> int | None:
 
 def inversion(key: str) -> str:
     return f"{INVERSIONS}/{key[:2]}/{key}.safetensors"
+
+
+def signature(key: str) -> str:
+    return f"{SIGNATURES}/{key[:2]}/{key}.bin"
 
 
 def shard(index: int) -> str:

@@ -43,6 +43,8 @@ class WaveEntry:
     stops: list[int]
     targets: list[int]
     """Kept rows wanted per class once the wave is decided."""
+    limits: list[int]
+    """Ordinals per class that may be tried for it: where rows are lost, a later wave refills up to here."""
     kind: str = "wave"
 
 

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         ("ordinal", pa.int64()),
         ("image_sha256", pa.string()),
         ("phash", pa.binary(8)),
+        ("embedding", pa.binary()),
         ("phi", pa.float64()),
         ("theta", pa.float64()),
         ("seed", pa.uint64()),
@@ -35,7 +36,7 @@ SCHEMA = pa.schema(
         ("image", pa.binary()),
     ]
 )
-SIGNATURE = ["sample_id", "outcome", "reason", "label", "image_sha256", "phash"]
+SIGNATURE = ["sample_id", "outcome", "reason", "label", "image_sha256", "phash", "embedding"]
 _FINGERPRINT = b"fingerprint"
 
 

@@ -21,7 +21,7 @@ from diffii.dataset.log import WaveEntry
 from diffii.errors import ModelError, SourceError
 from engine.defaults import resolve
 from engine.expand import generator_spec, model_spec
-from engine.plan import CHUNK_SCHEMA, Plan, next_wave
+from engine.plan import CHUNK_SCHEMA, Plan, first_wave
 from engine.run import Run, prepare
 from engine.settings import from_flat
 from tests.engine.sources import garments
@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, WaveEnt
     for file in sorted((source / "Bag").iterdir())[1:]:
         file.unlink()  # a class of one image
     prepared = prepare(from_flat({**SETTINGS, "source.url": str(source), "output.url": str(base / "out")}))
-    wave = next_wave(prepared.plan, [])
+    wave = first_wave(prepared.plan)
     assert wave is not None
     invert(prepared)
     yield prepared, wave

@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 
+import diffii as snapshots
 from diffii.dataset import layout
 from engine.verify import verify
 from tests.cluster.commands import SMALL, diffii, kill_when, run
@@ -53,7 +54,7 @@ def test_again_says_complete_and_does_nothing(
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.parametrize("moment", ["inverting", "generating", "committing"])
+@pytest.mark.parametrize("moment", [pytest.param("inverting", marks=pytest.mark.slow), "generating", "committing"])
 def test_a_killed_driver_is_taken_over(
     source: Path,
     quiet: tuple[Path, subprocess.CompletedProcess[str]],
@@ -70,8 +71,12 @@ def test_a_killed_driver_is_taken_over(
     broken = json.loads(run("verify", out, "--json", code=1).stdout)
     assert "no outcome yet" in broken["problems"][0]
     if moment == "committing":
-        rows = datasets.load_dataset(str(out), split="train", download_mode="force_redownload").num_rows
-        assert 0 < rows < 60, "what is committed can be read before the run is complete"
+        committed = len(snapshots.open(str(out)))
+        assert 0 < committed < 60, "what is committed can be read before the run is complete"
+        # Shards are packed ahead of their entries, so a reader that lists files may see some of them early.
+        assert (
+            committed <= datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "hf")).num_rows <= 60
+        )
     run("expand", source, out, *SMALL)
     found, expected = verify(str(out)), verify(str(quiet[0]))
     assert found.problems == found.orphans == []

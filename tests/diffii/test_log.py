@@ -18,7 +18,7 @@ OPEN = log.OpenEntry(
     classes=["a/b", ".", "été"],
     model="garments",
 )
-WAVE = log.WaveEntry(wave=0, starts=[0, 0, 0], stops=[25, 20, 5], targets=[25, 20, 5])
+WAVE = log.WaveEntry(wave=0, starts=[0, 0, 0], stops=[25, 20, 5], targets=[25, 20, 5], limits=[])
 COMMIT = log.CommitEntry(
     wave=0,
     first=0,
@@ -111,7 +111,7 @@ def test_there_may_be_no_log(tmp_path: Path) -> None:
 def test_order_is_by_number_beyond_nine(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     for wave in range(12):
-        entry = log.WaveEntry(wave=wave, starts=[], stops=[], targets=[])
+        entry = log.WaveEntry(wave=wave, starts=[], stops=[], targets=[], limits=[])
         storage.put_once(layout.log_entry(wave), log.encode(entry))
     waves = [entry.wave for entry in log.read_log(storage) if isinstance(entry, log.WaveEntry)]
     assert waves == list(range(12))

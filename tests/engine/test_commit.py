@@ -158,7 +158,7 @@ def test_a_second_driver_is_fenced(tmp_path: Path) -> None:
 
 def test_the_first_writer_of_a_log_entry_wins(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    wave = log.WaveEntry(wave=0, starts=[0], stops=[1], targets=[1])
+    wave = log.WaveEntry(wave=0, starts=[0], stops=[1], targets=[1], limits=[2])
     append(storage, 0, wave)
     with pytest.raises(FencedError, match="log entry 0 first"):
         append(storage, 0, wave)

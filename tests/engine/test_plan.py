@@ -29,9 +29,13 @@ def make(sizes: list[int], **settings: object) -> Plan:
 
 
 def first_wave(plan: Plan) -> WaveEntry:
-    wave = next_wave(plan, [])
+    wave = after(plan, [], [0] * len(plan.source.classes))
     assert wave is not None
     return wave
+
+
+def after(plan: Plan, waves: list[WaveEntry], kept: list[int]) -> WaveEntry | None:
+    return next_wave(plan, waves, kept, plan.targets(), plan.limits())
 
 
 def test_rows_stand_in_the_order_pass_class_ordinal() -> None:
@@ -66,18 +70,35 @@ def test_a_plan_is_a_function_of_configuration_and_source() -> None:
 def test_growing_keeps_every_earlier_row() -> None:
     small, large = make([2, 5], expansion__factor=5.0), make([2, 5], expansion__factor=10.0)
     first = first_wave(small)
-    second = next_wave(large, [first])
+    second = after(large, [first], [10, 25])
     assert second is not None
     grown = [row for wave in (first, second) for row in large.rows(wave, 0, large.row_count(wave))]
     straight = large.rows(first_wave(large), 0, 70)
     assert sorted(row.sample_id for row in grown) == sorted(row.sample_id for row in straight)
-    assert next_wave(large, [first, second]) is None
+    assert after(large, [first, second], [20, 50]) is None
+
+
+def test_a_wave_refills_what_was_lost_up_to_the_limit() -> None:
+    plan = make([2, 3, 0], expansion__per_class=10, expansion__max_attempts=1.5)
+    first = first_wave(plan)
+    assert (first.stops, first.limits) == ([10, 10, 0], [15, 15, 0])
+    second = after(plan, [first], [10, 7, 0])
+    assert second is not None
+    assert (second.wave, second.starts, second.stops) == (1, [10, 10, 0], [10, 13, 0])
+    third = after(plan, [first, second], [10, 7, 0])
+    assert third is not None
+    assert third.stops == [10, 15, 0], "three are short, and two may still be tried"
+    assert after(plan, [first, second, third], [10, 9, 0]) is None
+    more = make([2, 3, 0], expansion__per_class=10, expansion__max_attempts=2)
+    again = after(more, [first, second, third], [10, 9, 0])
+    assert again is not None
+    assert again.stops == [10, 16, 0]
 
 
 def test_shrinking_is_refused() -> None:
     first = first_wave(make([3], expansion__factor=5.0))
     with pytest.raises(ConfigError, match=r"class 'class 0' was planned for 15 images and now for 6"):
-        next_wave(make([3], expansion__factor=2.0), [first])
+        after(make([3], expansion__factor=2.0), [first], [15])
 
 
 def test_targets() -> None:
