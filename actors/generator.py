@@ -121,6 +121,15 @@ class Generator:
             "first": first,
         }
 
+    def make_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """One row alone, at the shape it was made in: the record that would be staged for it."""
+        start = self._start(row)
+        if start.fault is not None:
+            return self._finish(row, start, None)
+        with self._gpu:
+            image = self._model([row], [start], [0] * self._spec.micro_batch)[0]
+        return self._finish(row, start, image)
+
     # -- the start of each row: geometry on the CPU, float32 --------------------------------------------------------
 
     def _start(self, row: dict[str, Any]) -> _Start:

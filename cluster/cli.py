@@ -155,6 +155,32 @@ def options(
     """Turn a small labelled image data set into a larger one (Diff-II)."""
 
 
+@app.command()
+def replay(
+    out: Out,
+    sample_id: Annotated[str, typer.Argument(metavar="SAMPLE_ID", help="The column sample_id of a row.")],
+    model: Annotated[str | None, typer.Option(help="Where the model is, if not where it was.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the new image here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make one sample again from its recipe; exit status 0 if it is the published image to the bit."""
+    from engine.replay import replay as make_again
+
+    found = make_again(out, sample_id, model)
+    if save is not None:
+        save.write_bytes(found.image)
+    if as_json:
+        fields = dataclasses.asdict(found) | {"identical": found.identical}
+        _print_json({name: value for name, value in fields.items() if name != "image"})
+    else:
+        said = "identical to the bit" if found.identical else "not the published image"
+        said = said if found.published_sha256 else "it was never published"
+        trouble = f" ({found.reason})" if found.reason else ""
+        output.print(f"{found.class_name} {found.ordinal}: {found.outcome}{trouble}, {said}", highlight=False)
+        output.print(found.recipe, highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(0 if found.identical else 1)
+
+
 def main() -> None:
     """Entry point of the console script: user errors are one line on standard error and exit status 2."""
     try:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from diffii.circle import Norm
 from diffii.kinds import Attention, DTypeName
 
-AUTO = "auto"
+AUTO, OFF = "auto", "off"
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -116,7 +116,7 @@ class ExpansionConfig(_Group):
 
 
 class DedupConfig(_Group):
-    embedder: str = "off"
+    embedder: str = OFF
     """What near-copies are recognised by: `lite0` (offline, the extra `dedup`), a transformers vision model by hub id
     or path, or `off`, which keeps them all."""
     hash_radius: Annotated[int, Field(ge=0, le=64)] = 4

@@ -21,9 +21,9 @@ from diffii.dataset import layout, log
 from diffii.images import extension
 from diffii.schedule import Spacing
 from engine.commit import Committer, PackOrder, pack
-from engine.config import Config
+from engine.config import OFF, Config
 from engine.near_copies import NearCopies
-from engine.near_copy_index import OFF, build_index
+from engine.near_copy_index import build_index
 from engine.plan import Inversion, Plan
 from engine.progress import Progress, Silent
 from engine.publish import publish

@@ -11,11 +11,11 @@ from fractions import Fraction
 from diffii.dataset import layout
 from diffii.dataset.snapshot import Snapshot
 from diffii.signatures import DIMENSIONS, Signatures
+from engine.config import OFF
 from engine.copy_thresholds import calibrate
 from engine.near_copies import NearCopies
 from engine.run import Run
 
-OFF = "off"
 _READERS = 16
 """Real images' signatures are 72 bytes each: latency, not bandwidth, decides how long reading them takes."""
 

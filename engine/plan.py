@@ -22,7 +22,7 @@ from diffii import strata
 from diffii.dataset.log import WaveEntry
 from diffii.errors import ConfigError
 from diffii.hashing import digest, seed64
-from engine.config import Config
+from engine.config import OFF, Config
 from engine.source import Source, SourceImage
 
 
@@ -198,7 +198,7 @@ class Plan:
         base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
         # A signature is stored with each inversion, so another embedder needs another name.
         embedder = self.config.dedup.embedder
-        return base if embedder == "off" else [*base, embedder]
+        return base if embedder == OFF else [*base, embedder]
 
     def inversions(self) -> list[Inversion]:
         """Every image of the source, to be inverted once."""

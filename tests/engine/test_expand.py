@@ -15,6 +15,7 @@ from diffii.dataset import layout
 from diffii.errors import ConfigError, ModelError, OutputError, SourceError
 from engine.config import Config
 from engine.expand import expand
+from engine.replay import replay
 from engine.run import prepare
 from engine.settings import from_flat
 from engine.verify import status, verify
@@ -219,3 +220,16 @@ def test_status_counts(expanded: Path) -> None:
     found = status(str(expanded))
     assert (found.state, found.planned, found.decided, found.kept, found.staged) == ("complete", 32, 32, 32, 0)
     assert found.classes == {"Ankle boot": 8, "Bag": 8, "Coat": 8, "Dress": 8}
+
+
+def test_a_sample_is_made_again_to_the_bit(expanded: Path) -> None:
+    snapshot = diffii.open(str(expanded))
+    for index in (0, 17):
+        row = snapshot.row(index)
+        found = replay(str(expanded), str(row["sample_id"]))
+        assert found.identical
+        assert (found.class_name, found.recipe) == (row["class_name"], row["recipe"])
+    with pytest.raises(OutputError, match="has no sample 00ff"):
+        replay(str(expanded), "00ff")
+    with pytest.raises(ModelError, match="no-such-model"):
+        replay(str(expanded), str(row["sample_id"]), model="./no-such-model")
