@@ -108,7 +108,8 @@ def status(out: Out, as_json: Json = False) -> None:
     output.print(f"{found['url']}: {found['state']}, {done:.0f} % of {found['planned']} rows decided", soft_wrap=True)
     output.print(
         f"{found['kept']} kept in {found['shards']} shards ({_bytes(found['bytes'])}), "
-        f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed"
+        f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed",
+        soft_wrap=True,
     )
     table = Table("class", "kept", box=None, pad_edge=False)
     for name, kept in found["classes"].items():

@@ -13,6 +13,7 @@ from PIL import Image
 from diffii.backbone import Backbone
 from diffii.circle import gaussian
 from diffii.denoise import denoise
+from diffii.garments.__main__ import main
 from diffii.garments.build.vocabulary import new_tokenizer
 from diffii.garments.catalog import CLASSES, COARSE, COARSE_OF, CONTEXTS, NOVEL, caption
 from diffii.garments.data import WEIGHTS, export_pool, heldout, pool
@@ -117,6 +118,14 @@ def test_export_deals_contexts_evenly(tmp_path: Path) -> None:
         assert image.size == (32, 32)
     with pytest.raises(ValueError, match="shots must be 1 to 100"):
         export_pool(tmp_path, 101)
+
+
+def test_the_module_exports_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(tmp_path / "pool"), "--shots", "2", "--seed", "7"])
+    assert capsys.readouterr().out == f"20 images in {tmp_path / 'pool'}\n"
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "more"), "--shots", "101"])
+    assert "shots must be 1 to 100" in capsys.readouterr().err
 
 
 def test_weights_are_where_the_package_looks() -> None:
