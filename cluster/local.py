@@ -1,14 +1,16 @@
-"""A Ray of our own on this machine: started quietly, reachable from this machine alone, ended with the command."""
+"""A Ray of our own on this machine: started quietly, open to this command alone, ended with it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
 SPARE_CPUS = 2
 """Logical CPUs beyond the actors' own: Ray Data's small tasks must run while every actor is busy."""
@@ -26,14 +28,19 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
     """Start Ray for one command, with room for `actors` CPU actors (one per core by default)."""
     environment = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Explicit: left unset, Ray writes a token file to the home folder. This Ray listens on loopback alone.
-        "RAY_AUTH_MODE": "disabled",
+        # Ray's servers listen on every interface, and without a token whoever reaches them can run code here. The token
+        # lives in the environment of this command and its children; left to itself Ray writes one to the home folder.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         **({"DIFFII_VERBOSE": "1"} if verbose else {"RAY_BACKEND_LOG_LEVEL": "fatal"}),
     }
     os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
+    # Ray read its environment when it was imported, which may have been long ago.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
     with contextlib.nullcontext() if verbose else _stderr_closed():
         ray.init(
             # `local`: without it Ray joins any cluster that was ever started on this machine.
@@ -43,7 +50,6 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
             log_to_driver=verbose,
             logging_level=logging.INFO if verbose else logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
         )
     try:
         yield
