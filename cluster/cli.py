@@ -205,6 +205,7 @@ def _expand(config: Config, verbose: bool, estimated: bool = False) -> None:
     if run.complete:
         publish_missing(run)
         console.print(f"{run.storage.url} is complete: nothing to do", highlight=False, soft_wrap=True)
+        _print_sheet(run.storage.url)
         return
     actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
     if estimated:
@@ -222,7 +223,11 @@ def _expand(config: Config, verbose: bool, estimated: bool = False) -> None:
         + f", {_duration(time.monotonic() - began)}",
         highlight=False,
     )
-    output.print(f"{run.storage.url}/{layout.CONTACT_SHEET}", highlight=False, soft_wrap=True)
+    _print_sheet(run.storage.url)
+
+
+def _print_sheet(url: str) -> None:
+    output.print(f"{url}/{layout.CONTACT_SHEET}", highlight=False, soft_wrap=True)
 
 
 def _device() -> str:
