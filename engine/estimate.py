@@ -21,9 +21,9 @@ from diffii.features import perceptual_hash
 from diffii.images import Encoding, encode
 from diffii.invert import invert
 from engine.config import Config
-from engine.expand import model_spec, spacing
 from engine.plan import first_wave
 from engine.run import make_plan, prepare
+from engine.specs import model_spec, spacing
 
 RAY_SECONDS = 7.0
 """Starting and ending a local Ray, from 2.60 on two cores; a running cluster needs none of it."""

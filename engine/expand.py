@@ -6,33 +6,27 @@ Ray must be running; who started it, and where, is the caller's business.
 from __future__ import annotations
 
 from concurrent.futures import Future
-from pathlib import Path
 
-import pyarrow as pa
 import ray
 import torch
 
 from actors.failures import task_retries
-from actors.generator import Generator, GeneratorSpec
-from actors.inverter import Inverter, InverterSpec
-from actors.model import ModelSpec
+from actors.generator import Generator
 from diffii.attention import choose
 from diffii.dataset import layout, log
 from diffii.images import extension
-from diffii.schedule import Spacing
 from engine.commit import Committer, PackOrder, pack
-from engine.config import OFF, Config
+from engine.config import Config
+from engine.inversions import invert_missing
 from engine.near_copies import NearCopies
 from engine.near_copy_index import build_index
-from engine.plan import Inversion, Plan
+from engine.plan import Plan
 from engine.progress import Progress, Silent
 from engine.publish import publish
 from engine.run import Run, begin, prepare, write_card
 from engine.source import Source
+from engine.specs import generator_spec
 from engine.stream import Pool, stream
-
-CPU_THREADS = 1
-"""Threads of a model on the CPU. One actor a core is faster than one actor on all, and the same on every machine."""
 
 
 def expand(config: Config, progress: Progress | None = None, source: Source | None = None) -> Run:
@@ -50,7 +44,7 @@ def expand(config: Config, progress: Progress | None = None, source: Source | No
     for skip in run.source.skipped:
         progress.note(f"skipped {skip.where}: {skip.reason}")
     begin(run)
-    _invert(run, pool, progress)
+    invert_missing(run, pool, progress)
     wave = run.open_wave()
     near_copies = build_index(run) if wave is not None else None
     while wave is not None:
@@ -75,42 +69,6 @@ def pool_of(config: Config) -> Pool:
         # Two CPUs stay free for Ray's own small tasks; a local Ray is started with that many more than cores.
         top = max(1, int(resources.get("CPU", 1)) - 2)
     return Pool(min=min(config.actors.min, top), max=max(config.actors.min, top), gpus=gpus)
-
-
-# -- inversions: once per image, cached by content ------------------------------------------------------------------
-
-INVERSION_SCHEMA = pa.schema([(name, pa.list_(pa.string())) for name in ("key", "where", "sha256", "prompt")])
-
-
-def _invert(run: Run, pool: Pool, progress: Progress) -> None:
-    wanted = run.plan.inversions()
-    missing = missing_inversions(run, wanted)
-    if not missing or run.open_wave() is None:
-        return
-    progress.stage("invert", len(wanted), len(wanted) - len(missing))
-    config = run.config
-    spec = InverterSpec(
-        model=model_spec(config),
-        source_url=run.source.url,
-        output_url=run.storage.url,
-        steps=config.inversion.steps,
-        spacing=spacing(config),
-        micro_batch=config.inversion.micro_batch,
-        embedder=_embedder(config),
-    )
-    size = config.inversion.micro_batch
-    batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-    rows = [{name: [getattr(item, name) for item in batch] for name in INVERSION_SCHEMA.names} for batch in batches]
-    tasks = pa.Table.from_pylist(rows, schema=INVERSION_SCHEMA)
-    for result in stream(tasks, Inverter, spec, _at_most(pool, len(batches)), overlap=1):
-        progress.advance(result["images"])
-
-
-def missing_inversions(run: Run, wanted: list[Inversion]) -> list[Inversion]:
-    """The images whose inversion is not in the cache, each once."""
-    there = {name.rsplit("/", 1)[-1] for name, _ in run.storage.find(layout.INVERSIONS)}
-    unique = {item.key: item for item in wanted}
-    return [item for key, item in unique.items() if f"{key}.safetensors" not in there]
 
 
 # -- generation: any order; commit: plan order -----------------------------------------------------------------------
@@ -149,42 +107,10 @@ def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress, nea
         config = run.config
         retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
         tasks = run.plan.table(wave, todo)
-        for result in stream(tasks, Generator, spec, _at_most(pool, len(todo)), retries=retries):
+        for result in stream(tasks, Generator, spec, pool.at_most(len(todo)), retries=retries):
             progress.advance(result["rows"], result["lost"])
             committer.staged(result["chunk"])
     committer.finish()
-
-
-def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
-    return GeneratorSpec(
-        model=model_spec(config),
-        output_url=output_url,
-        steps=config.generation.steps,
-        spacing=spacing(config),
-        split=config.generation.split,
-        guidance=config.generation.guidance_scale,
-        norm=config.inversion.norm,
-        micro_batch=config.generation.micro_batch,
-        encoding=config.output.encoding,
-        embedder=_embedder(config),
-        stall_timeout=config.engine.stall_timeout,
-        attempts=config.engine.attempts,
-    )
-
-
-def model_spec(config: Config) -> ModelSpec:
-    backbone = config.backbone
-    path = Path(backbone.model).expanduser()
-    model = str(path.resolve()) if path.is_dir() else backbone.model
-    return ModelSpec(model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS)
-
-
-def _embedder(config: Config) -> str | None:
-    return None if config.dedup.embedder == OFF else config.dedup.embedder
-
-
-def spacing(config: Config) -> Spacing:
-    return "leading" if config.inversion.preset == "reference" else "matched"
 
 
 def chunk_rows(plan: Plan, wave: log.WaveEntry, chunk: int) -> int:
@@ -196,11 +122,6 @@ def _staged_chunks(run: Run, wave: int) -> set[int]:
     names = run.storage.names(layout.staged_wave(wave))
     numbers = (name.removeprefix("chunk-").removesuffix(".parquet") for name in names)
     return {int(number) for number in numbers if number.isdigit()}
-
-
-def _at_most(pool: Pool, tasks: int) -> Pool:
-    top = max(1, min(pool.max, tasks))
-    return Pool(min=min(pool.min, top), max=top, gpus=pool.gpus)
 
 
 def _pack_in_ray(order: PackOrder) -> Future[log.Shard]:

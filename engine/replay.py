@@ -10,9 +10,9 @@ from diffii.dataset.snapshot import Snapshot
 from diffii.errors import ModelError, OutputError
 from diffii.hashing import sha256
 from diffii.weights import locate, weights_digest
-from engine.expand import generator_spec
 from engine.plan import Row
 from engine.run import Run, load_run
+from engine.specs import generator_spec
 
 
 @dataclass(frozen=True, kw_only=True)

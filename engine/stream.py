@@ -30,6 +30,11 @@ class Pool:
     max: int
     gpus: float
 
+    def at_most(self, tasks: int) -> Pool:
+        """This pool, no larger than what `tasks` tasks keep busy."""
+        top = max(1, min(self.max, tasks))
+        return Pool(min=min(self.min, top), max=top, gpus=self.gpus)
+
 
 RETRIES = task_retries(rows=64, micro_batch=16)
 """Of a chunk of the usual size; `expand` gives the number for the one configured."""

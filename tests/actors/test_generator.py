@@ -20,7 +20,7 @@ from diffii.dataset import layout, staged
 from diffii.dataset.log import WaveEntry
 from diffii.errors import ModelError, SourceError
 from engine.defaults import resolve
-from engine.expand import generator_spec, model_spec
+from engine.specs import generator_spec, model_spec
 from engine.plan import CHUNK_SCHEMA, Plan, first_wave
 from engine.run import Run, prepare
 from engine.settings import from_flat

@@ -1,0 +1,58 @@
+"""From the configuration to what each kind of actor is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.generator import GeneratorSpec
+from actors.inverter import InverterSpec
+from actors.model import ModelSpec
+from diffii.schedule import Spacing
+from engine.config import OFF, Config
+
+CPU_THREADS = 1
+"""Threads of a model on the CPU. One actor a core is faster than one actor on all, and the same on every machine."""
+
+
+def model_spec(config: Config) -> ModelSpec:
+    backbone = config.backbone
+    path = Path(backbone.model).expanduser()
+    model = str(path.resolve()) if path.is_dir() else backbone.model
+    return ModelSpec(model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS)
+
+
+def inverter_spec(config: Config, source_url: str, output_url: str) -> InverterSpec:
+    return InverterSpec(
+        model=model_spec(config),
+        source_url=source_url,
+        output_url=output_url,
+        steps=config.inversion.steps,
+        spacing=spacing(config),
+        micro_batch=config.inversion.micro_batch,
+        embedder=embedder(config),
+    )
+
+
+def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
+    return GeneratorSpec(
+        model=model_spec(config),
+        output_url=output_url,
+        steps=config.generation.steps,
+        spacing=spacing(config),
+        split=config.generation.split,
+        guidance=config.generation.guidance_scale,
+        norm=config.inversion.norm,
+        micro_batch=config.generation.micro_batch,
+        encoding=config.output.encoding,
+        embedder=embedder(config),
+        stall_timeout=config.engine.stall_timeout,
+        attempts=config.engine.attempts,
+    )
+
+
+def embedder(config: Config) -> str | None:
+    return None if config.dedup.embedder == OFF else config.dedup.embedder
+
+
+def spacing(config: Config) -> Spacing:
+    return "leading" if config.inversion.preset == "reference" else "matched"
