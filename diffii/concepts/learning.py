@@ -1,0 +1,236 @@
+"""Learning concepts: epsilon (or v) MSE, with gradients for the new tokens' rows and the LoRA alone.
+
+N images   B rows of a step   C latent channels   H, W latent size   T positions   D text width
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffii.backbone import Backbone
+from diffii.concepts.draws import Draw, Draws
+from diffii.concepts.progress import Progress
+from diffii.concepts.record import Concepts
+from diffii.concepts.settings import LearnSettings
+from diffii.concepts.tokens import TokenTable, prompt_ids, start_rows, token
+from diffii.concepts.workers import ALONE, Workers
+from diffii.errors import ModelError
+from diffii.invert import fixed_batches
+from diffii.lora import start_adapter, stop_adapter
+
+ENCODE_BATCH = 16
+"""Images per call of the VAE: one shape for all, so that an image's latent does not depend on its batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What is to be learned: classes, how prompts name them, and which image shows which."""
+
+    classes: tuple[str, ...]
+    words: tuple[str, ...]
+    """What each class is called in plain words; its tokens start from those that the tokenizer knows."""
+    labels: tuple[int, ...]
+    """Class of each image."""
+    template: str = "a photo of a {name} {metaclass}"
+    metaclass: str = ""
+    contexts: tuple[str, ...] = ()
+    """What stands behind each image's plain prompt, such as `on grass`; empty: nothing, for all of them."""
+
+    def __post_init__(self) -> None:
+        if len(self.words) != len(self.classes) or (self.contexts and len(self.contexts) != len(self.labels)):
+            raise ValueError("a lesson has one entry of words per class and one context per image, or no contexts")
+        if not self.labels:
+            raise ValueError("a lesson needs at least one image")
+
+    def tokens(self, count: int) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(token(i, k) for k in range(count)) for i, name in enumerate(self.classes)}
+
+    def prompts(self, count: int) -> list[str]:
+        """The prompt of each image."""
+        names = [" ".join(tokens) for tokens in self.tokens(count).values()]
+        contexts = self.contexts or ("",) * len(self.labels)
+        texts = [
+            f"{self.template.format(name=names[label], metaclass=self.metaclass)} {context}"
+            for label, context in zip(self.labels, contexts, strict=True)
+        ]
+        return [" ".join(text.split()) for text in texts]
+
+
+def encode_images(backbone: Backbone, images: Iterable[np.ndarray], flip: bool) -> Tensor:
+    """uint8 images (S, S, 3) -> float32 latents (1 or 2, N, C, H, W) on the CPU; the second half mirrored.
+
+    The posterior's mean, as in inversion. Once: the reference encodes an image again each time it is shown.
+    """
+    sides: list[list[Tensor]] = [[] for _ in range(1 + flip)]
+    rest = iter(images)
+    while batch := list(islice(rest, ENCODE_BATCH)):
+        rows, real = next(fixed_batches(len(batch), ENCODE_BATCH))
+        pixels = np.stack([batch[row] for row in rows])
+        for side, latents in enumerate(sides):
+            found = backbone.encode(pixels[:, :, ::-1] if side else pixels)
+            latents += list(found[:real].cpu())
+    return torch.stack([torch.stack(latents) for latents in sides]).clone()
+
+
+class Learner:
+    """One worker's share of learning. `step()` until `finished`; the tensors of `parameters` are what is learned."""
+
+    def __init__(
+        self, backbone: Backbone, lesson: Lesson, latents: Tensor, settings: LearnSettings, workers: Workers = ALONE
+    ) -> None:
+        """`latents` comes from `encode_images`. The backbone is lent until `release()`. Raises ModelError."""
+        self.settings, self.lesson, self.workers = settings, lesson, workers
+        self._backbone, self._latents = backbone, latents
+        if latents.shape[1] != len(lesson.labels):
+            raise ValueError(f"{latents.shape[1]} latents for {len(lesson.labels)} images")
+        backbone.use(None)
+        unet, encoder = backbone.pipeline.unet, backbone.pipeline.text_encoder
+        table = encoder.get_input_embeddings()
+        rows = start_rows(backbone.pipeline.tokenizer, table.weight, lesson.words, lesson.metaclass, settings.tokens)
+        self._table = TokenTable(table, rows.to(backbone.device))
+        self._ids, self._prompt_of = self._prompt_ids(table.num_embeddings)
+        encoder.set_input_embeddings(self._table)
+        adapter = start_adapter(unet, settings.rank, settings.seed) if settings.rank else {}
+        self.parameters: dict[str, Tensor] = {"tokens": self._table.rows, **adapter}
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+        groups = [{"params": [self._table.rows], "lr": settings.token_lr, "weight_decay": 0.0}]
+        if adapter:
+            decay = settings.weight_decay
+            groups.append({"params": list(adapter.values()), "lr": settings.lora_lr, "weight_decay": decay})
+        self._rates = [float(group["lr"]) for group in groups]
+        self.optimiser = torch.optim.AdamW(groups)
+        # Only float16 is so narrow that small gradients vanish in it.
+        self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.dtype == torch.float16)
+        self.average = {name: value.detach().clone() for name, value in self.parameters.items()} if settings.ema else {}
+        self.progress = Progress(len(lesson.classes))
+        self._alphas = backbone.pipeline.scheduler.alphas_cumprod.float()
+        kind: dict[str, Any] = {"balanced": settings.balanced, "flip": len(latents) == 2, "skew": settings.skew}
+        self._draws = Draws(lesson.labels, settings.seed, len(self._alphas), **kind)
+        held = Draws(lesson.labels, settings.seed, len(self._alphas), stream="held out", **kind)
+        self._held = held.batch(0, settings.check_rows, range(settings.check_rows))
+
+    @property
+    def finished(self) -> bool:
+        return self.progress.stopped or self.progress.step >= self.settings.steps
+
+    def step(self) -> float:
+        """One step of the optimiser, and a look at the held-out draws where one is due; this worker's loss."""
+        settings, progress, workers = self.settings, self.progress, self.workers
+        size = settings.batch * workers.count
+        first = settings.batch * workers.rank
+        draws = self._draws.batch(progress.step, size, range(first, first + settings.batch))
+        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = rate * settings.rate(progress.step)
+        self.optimiser.zero_grad(set_to_none=False)
+        losses = self._losses(draws)
+        self.scaler.scale(losses.mean()).backward()
+        workers.average([value.grad for value in self.parameters.values() if value.grad is not None])
+        self.scaler.unscale_(self.optimiser)
+        if settings.clip:
+            torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        progress.step += 1
+        self._remember()
+        late = progress.step > settings.steps // 2
+        progress.add([self.lesson.labels[draw.image] for draw in draws], losses.detach().cpu(), late)
+        if progress.step % settings.check_every == 0 or progress.step == settings.steps:
+            self._check()
+        return float(losses.detach().mean())
+
+    def gather(self) -> None:
+        """Hand all workers' sums of losses to the first, which writes them down; every worker must call it."""
+        sums = [self.progress.sums, self.progress.window]
+        self.workers.add(sums)
+        if self.workers.rank:
+            for tensor in sums:
+                tensor.zero_()
+
+    def release(self) -> None:
+        """Give the backbone back as it was."""
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(False)
+        self._backbone.pipeline.text_encoder.set_input_embeddings(self._table.table)
+        if self.settings.rank:
+            stop_adapter(self._backbone.pipeline.unet)
+
+    def result(self) -> Concepts:
+        """What was learned so far; the losses in it are complete after `gather`."""
+        found = {k: v.detach().float().cpu().clone() for k, v in (self.average or self.parameters).items()}
+        settings, lesson, progress = self.settings, self.lesson, self.progress
+        about = {
+            "model": self._backbone.record.model,
+            "template": lesson.template,
+            "metaclass": lesson.metaclass,
+            "settings": {**settings.to_dict(), "workers": self.workers.count},
+            "steps": progress.step,
+            "stopped_at": progress.step if progress.stopped and progress.step < settings.steps else None,
+            "losses": progress.curve,
+            "losses_by_class": progress.per_class(lesson.classes),
+        }
+        return Concepts(lesson.tokens(settings.tokens), found.pop("tokens"), found, about)
+
+    def _losses(self, draws: Sequence[Draw]) -> Tensor:
+        """The squared error of each row's prediction, float32 (B,)."""
+        device = self._backbone.device
+        shape = self._backbone.latent_shape
+        clean_BCHW = torch.stack([self._latents[int(draw.flip), draw.image] for draw in draws]).to(device)
+        noise_BCHW = torch.from_numpy(np.stack([draw.noise(shape) for draw in draws])).to(device)
+        timesteps = torch.tensor([draw.timestep for draw in draws])
+        alpha = self._alphas[timesteps].to(device).view(-1, 1, 1, 1)
+        noisy_BCHW = alpha.sqrt() * clean_BCHW + (1 - alpha).sqrt() * noise_BCHW
+        wanted = noise_BCHW
+        if self._backbone.record.prediction == "v_prediction":
+            wanted = alpha.sqrt() * noise_BCHW - (1 - alpha).sqrt() * clean_BCHW
+        # Each prompt once, however many rows show it.
+        prompts, of_row = np.unique([self._prompt_of[draw.image] for draw in draws], return_inverse=True)
+        dtype = self._backbone.dtype
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            text = self._backbone.pipeline.text_encoder(self._ids[prompts].to(device))[0]
+            text_BTD = text[torch.from_numpy(of_row).to(device)]
+            unet = self._backbone.pipeline.unet
+            predicted = unet(noisy_BCHW, timesteps.to(device), encoder_hidden_states=text_BTD, return_dict=False)[0]
+        return F.mse_loss(predicted.float(), wanted, reduction="none").mean((1, 2, 3))
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """The loss on the held-out draws, shared out among the workers; decides whether to stop early."""
+        settings, progress, workers = self.settings, self.progress, self.workers
+        mine = self._held[workers.rank :: workers.count]
+        total = torch.zeros(1, dtype=torch.float64)
+        for start in range(0, len(mine), settings.batch):
+            total += float(self._losses(mine[start : start + settings.batch]).double().sum())
+        workers.add([total, progress.window])
+        held_out = float(total) / len(self._held)
+        if not math.isfinite(held_out):
+            raise ModelError(
+                f"learning diverged: the loss is {held_out} after {progress.step} steps. Lower learn.token_lr and "
+                "learn.lora_lr, or use backbone.dtype=bf16 or fp32."
+            )
+        progress.check(held_out, settings)
+
+    @torch.no_grad()
+    def _remember(self) -> None:
+        keep = min(self.settings.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        for name, value in self.average.items():
+            value.lerp_(self.parameters[name].detach(), 1.0 - keep)
+
+    def _prompt_ids(self, first: int) -> tuple[Tensor, np.ndarray]:
+        """The ids (prompts, T) of the different prompts, and which one each image has."""
+        texts = self.lesson.prompts(self.settings.tokens)
+        unique = list(dict.fromkeys(texts))
+        tokens = self.lesson.tokens(self.settings.tokens)
+        rows = {name: row for row, name in enumerate(name for names in tokens.values() for name in names)}
+        ids = [prompt_ids(self._backbone.pipeline.tokenizer, text, rows, first) for text in unique]
+        place = {text: index for index, text in enumerate(unique)}
+        return torch.tensor(ids), np.array([place[text] for text in texts])
