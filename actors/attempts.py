@@ -1,21 +1,23 @@
-"""The journal of a chunk: what is being tried, written before it is tried, so that the next process can read it.
+"""The journal of a task: what is being tried, written before it is tried, so that the next process can read it.
 
-Entries are small files numbered from 0, created exclusively, beside the staged chunks and as long as their chunk is
-not staged. A process that dies leaves a try as its last entry. Not every such try counts as a death:
+A task is a chunk of rows, or a batch of real images in one step of their inversion. Entries are small files numbered
+from 0, created exclusively, as long as their task is not done. A process that dies leaves a try as its last entry. Not
+every such try counts as a death:
 
 - its node is gone (preemption, drain): the node's end, not the row's;
 - nobody of the same run came after it: the driver died, and its actors with it;
-- the process wrote `preempted` (SIGTERM) or `out-of-memory` behind it.
+- the process wrote `preempted` (SIGTERM) or `out-of-memory` behind it;
+- the driver ended it over something else, or because it was frozen (`actors.board.Answer.excused`).
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 
-from actors.failures import MAX_KILLERS, OUT_OF_MEMORY_TRIES, patiently
+from actors.failures import MAX_KILLERS, OUT_OF_MEMORY_TRIES, storage_faults
 from actors.isolation import Death, blamed, groups
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
@@ -47,18 +49,44 @@ class Entry:
     cause: str = ""
 
 
-class Journal:
-    """The journal of one chunk as one process sees and continues it."""
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a journal is about: where its entries are, what errors call it, and the key of its micro-batch."""
 
-    def __init__(self, storage: Storage, wave: int, chunk: int, process: Process, gone: Callable[[], set[str]]) -> None:
-        self._storage, self._wave, self._chunk, self._process = storage, wave, chunk, process
+    journal: str
+    words: str
+    setting: str
+
+
+def of_chunk(wave: int, chunk: int) -> Subject:
+    words = f"chunk {chunk} of wave {wave}"
+    return Subject(layout.chunk_journal(wave, chunk), words, "generation.micro_batch")
+
+
+def of_images(step: str, batch: str) -> Subject:
+    """A batch of real images, named by a hash of what is to be done, in one step of the inversion stage."""
+    return Subject(layout.image_journal(step, batch), f"batch {batch} of images to be {step}", "inversion.micro_batch")
+
+
+class Journal:
+    """The journal of one task as one process sees and continues it."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        subject: Subject,
+        process: Process,
+        gone: Callable[[], set[str]],
+        excused: Collection[str] = (),
+    ) -> None:
+        self._storage, self._subject, self._process = storage, subject, process
         self._entries: list[Entry] = []
         while (data := self._read(len(self._entries))) is not None:
             value = json.loads(data)
             self._entries.append(Entry(**{**value, "rows": tuple(value["rows"])}))
         self._next = len(self._entries)
-        # Asking the cluster costs a call to its head, which a thousand healthy actors should not make per chunk.
-        self.deaths = _deaths(self._entries, process, gone()) if self._entries else []
+        # Asking the cluster costs a call to its head, which a thousand healthy actors should not make per task.
+        self.deaths = _deaths(self._entries, process, gone(), excused) if self._entries else []
 
     def blamed(self, attempts: int) -> dict[int, str]:
         """Rows to give up, with the reason. Raises ModelError when so many die that it cannot be them."""
@@ -66,7 +94,7 @@ class Journal:
         if len(guilty) > MAX_KILLERS:
             self.clear()
             raise ModelError(
-                f"backbone: chunk {self._chunk} of wave {self._wave} has ended its process over {len(guilty)} rows, "
+                f"backbone: {self._subject.words} has ended its process over {len(guilty)} rows, "
                 f"last: {list(guilty.values())[-1]}; that is not the rows but the machine: look at the host's memory, "
                 "its GPU and driver, then run the same command again"
             )
@@ -76,12 +104,12 @@ class Journal:
         return groups(rows, self.deaths, micro_batch)
 
     def check_memory(self, micro_batch: int) -> None:
-        """Raises ModelError when this run's actors ran out of CUDA memory over this chunk too often."""
+        """Raises ModelError when this run's actors ran out of CUDA memory over this task too often."""
         vain = sum(entry.kind == OUT_OF_MEMORY and entry.run == self._process.run for entry in self._entries)
         if vain >= OUT_OF_MEMORY_TRIES:
             self.clear()
             raise ModelError(
-                f"generation.micro_batch: {micro_batch} images at a time do not fit into the memory of this device; "
+                f"{self._subject.setting}: {micro_batch} images at a time do not fit into the memory of this device; "
                 f"{vain} actors tried. Set a smaller one in a new output, or use a larger card (or one that nothing "
                 "else uses) and run the same command again"
             )
@@ -95,17 +123,16 @@ class Journal:
         self._append(kind, cause=cause)
 
     def passed(self) -> None:
-        """The chunk went through the model: should the process die now, it is not over these rows."""
+        """The task went through the model: should the process die now, it is not over these rows."""
         if self._next == 1:
-            self.clear()  # a healthy chunk, as nearly all are: one file fewer than an entry that says so
+            self.clear()  # a healthy task, as nearly all are: one file fewer than an entry that says so
         else:
             self.end(PASSED)
 
     def clear(self) -> None:
         """Remove the journal, the last entry first: what an interruption leaves is still numbered from 0."""
         for number in reversed(range(self._next)):
-            name = layout.attempt(self._wave, self._chunk, number)
-            patiently(self._storage.path(name), lambda name=name: self._storage.remove(name))
+            self._storage.remove(layout.attempt(self._subject.journal, number))
         self._next = 0
 
     def _append(self, kind: str, rows: tuple[int, ...] = (), cause: str = "") -> None:
@@ -116,15 +143,15 @@ class Journal:
         self._next += 1
 
     def _put(self, number: int, data: bytes) -> bool:
-        name = layout.attempt(self._wave, self._chunk, number)
-        return patiently(f"{self._storage.url}/{name}", lambda: self._storage.put_once(name, data))
+        with storage_faults(self._subject.words):
+            return self._storage.put_once(layout.attempt(self._subject.journal, number), data)
 
     def _read(self, number: int) -> bytes | None:
-        name = layout.attempt(self._wave, self._chunk, number)
-        return patiently(f"{self._storage.url}/{name}", lambda: self._storage.read_or_none(name))
+        with storage_faults(self._subject.words):
+            return self._storage.read_or_none(layout.attempt(self._subject.journal, number))
 
 
-def _deaths(entries: list[Entry], reader: Process, gone: set[str]) -> list[Death]:
+def _deaths(entries: list[Entry], reader: Process, gone: set[str], excused: Collection[str]) -> list[Death]:
     """The tries that ended with their process, oldest first."""
     last: dict[str, Entry] = {}
     tried: dict[str, Entry] = {}
@@ -136,7 +163,8 @@ def _deaths(entries: list[Entry], reader: Process, gone: set[str]) -> list[Death
     deaths: list[Death] = []
     for index, name in enumerate(processes):
         entry = last[name]
-        if name == reader.name or name not in tried or entry.kind not in (TRY, STALLED, DEVICE_LOST):
+        ended_by_rows = name in tried and entry.kind in (TRY, STALLED, DEVICE_LOST)
+        if not ended_by_rows or name == reader.name or name in excused:
             continue
         followed = entry.run == reader.run or any(last[later].run == entry.run for later in processes[index + 1 :])
         if followed and entry.node not in gone:

@@ -1,29 +1,39 @@
-"""What may go wrong while chunks are made, what is done about it, how often, and why. The one place that decides.
+"""What may go wrong while images are made, what is done about it, how often, and why. The one place that decides.
 
-a row raises ........................ its batch is bisected in place, at the same shape -> the row is `poisoned`
+A row is an image to be, in a chunk, or a real image to be inverted or signed, in a batch.
+
+a row raises ........................ its batch is bisected in place, at the same shape -> the row is `poisoned`, a
+                                      real image set aside (`actors.set_aside`), and rows made from it `poisoned`
   and so does every row ............. not the rows: a bug of ours; the error leaves the actor and stops the run
-the model's process dies ............ Ray restarts the actor and gives the chunk again (`task_retries`)
+the model's process dies ............ Ray restarts the actor and gives the task again (`task_retries`)
   segfault, kill, host out of memory  the journal (`actors.attempts`) says which rows were being tried; they are
-                                      bisected over the retries -> `poisoned` after `SILENT_DEATHS` or more
-  hang .............................. `actors.watchdog` writes it down and ends the process; then as above
+                                      bisected over the retries -> as above after `SILENT_DEATHS` or more
+  the model hangs ................... `actors.watchdog` writes it down and ends the process; then as above
   CUDA context lost ................. the process can compute nothing any more: written down, ended, as above
-  too many such rows in one chunk ... not the rows: the machine or the driver -> ModelError, the run stops
-the node goes (spot, drain, SIGTERM)  the try does not count; the chunk is made elsewhere
+  too many such rows in one task .... not the rows: the machine or the driver -> ModelError, the run stops
+a task stands still in an actor's hands, outside of the model, or the whole process does (frozen, lost in a library)
+                                      the driver (`engine.watch`) reads it off the board and kills the process; no row
+                                      is blamed, another actor takes the task
+  `HANGS` times over one task ....... OutputError if it was storage each time, else ModelError: the run stops
+no actor can be had (no GPU, no node) `waiting for capacity`, shown, for as long as it takes: no clock runs
+the node goes (spot, drain, SIGTERM)  the try does not count; the task is done elsewhere
 the driver dies ..................... its actors die with it; their last tries do not count
 CUDA out of memory .................. free the cache, once more at the same shape, then the actor ends and another
-                                      takes the chunk; `OUT_OF_MEMORY_TRIES` in vain -> ModelError names the key
-storage fails ....................... tried again with growing pauses, then OutputError; a resume goes on
-an inversion is gone or damaged ..... that row is `poisoned`
+                                      takes the task; `OUT_OF_MEMORY_TRIES` in vain -> ModelError names the key
+storage fails ....................... `diffii.dataset.patience` tries again, then OutputError; a resume goes on
+a source image is gone or changed ... SourceError names it
+an inversion is gone or damaged ..... rows made from it are `poisoned`
+the board is lost ................... Ray restarts it, the next posts fill it; its count of hangs begins again
 the model does not load ............. a fresh actor, a few times over (`engine.stream`), then the run stops
 anything else ....................... a bug of ours; nothing may swallow it, so it stops the run
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -40,12 +50,13 @@ STATED_DEATHS = 2
 """The same where the process said why it ended (a hang, a lost CUDA context): no stranger did that. Not one, because
 a card that is falling off its bus hangs over whichever row it holds."""
 MAX_KILLERS = 3
-"""Rows of one chunk that may be poisoned by deaths. A broken driver kills over every row, and each costs several loads
+"""Rows of one task that may be given up for deaths. A broken driver kills over every row, and each costs several loads
 of the model to find."""
 OUT_OF_MEMORY_TRIES = 3
-"""Actors that may run out of CUDA memory over one chunk. One may share its card with a stranger; three do not."""
-STORAGE_PAUSES = (0.5, 2.0, 8.0, 30.0)
-"""Seconds between tries at storage: object stores throttle for tens of seconds when a large pool starts at once."""
+"""Actors that may run out of CUDA memory over one task. One may share its card with a stranger; three do not."""
+HANGS = 3
+"""Processes that may be ended because one task stood still in their hands. One may have met a bad disk or a frozen
+machine; each costs the stall timeout, a quarter of an hour."""
 
 assert 1 < STATED_DEATHS <= SILENT_DEATHS
 
@@ -60,10 +71,10 @@ def deaths_to_isolate(rows: int, micro_batch: int, attempts: int = SILENT_DEATHS
 def task_retries(rows: int, micro_batch: int, attempts: int = SILENT_DEATHS) -> int:
     """Retries Ray must grant a task: an upper bound, for the journal ends the loop earlier and says why.
 
-    Twice what isolation needs, since a chunk that is read or encoded while its neighbour kills the process dies too.
-    Ray's own default is without end: a chunk that kills from outside the model's calls would be tried for ever.
+    Twice what isolation needs, since a task that is read or encoded while its neighbour kills the process dies too.
+    Ray's own default is without end: a task that kills from outside the model's calls would be tried for ever.
     """
-    own = (MAX_KILLERS + 1) * deaths_to_isolate(rows, micro_batch, attempts) + OUT_OF_MEMORY_TRIES
+    own = (MAX_KILLERS + 1) * deaths_to_isolate(rows, micro_batch, attempts) + OUT_OF_MEMORY_TRIES + HANGS
     retries = 2 * own
     assert retries > own >= deaths_to_isolate(rows, micro_batch, attempts)
     return retries
@@ -100,24 +111,23 @@ def leave() -> NoReturn:
     os._exit(1)
 
 
-T = TypeVar("T")
-
-
-def patiently(what: str, call: Callable[[], T]) -> T:
-    """Call storage, again after pauses when it fails. Raises OutputError at last; FileNotFoundError is an answer."""
-    for pause in STORAGE_PAUSES:
-        try:
-            return call()
-        except FileNotFoundError:
-            raise
-        except OSError:
-            time.sleep(pause)
+@contextlib.contextmanager
+def storage_faults(what: str) -> Iterator[None]:
+    """Make OutputError of what storage says after all patience; FileNotFoundError is an answer and passes."""
     try:
-        return call()
+        yield
     except FileNotFoundError:
         raise
     except OSError as error:
         raise OutputError(
-            f"{what}: storage failed {len(STORAGE_PAUSES) + 1} times over, last with {describe(error)}; "
-            "nothing is lost: mend it and run the same command again"
+            f"{what}: storage fails: {describe(error)}; nothing is lost: mend it and run the same command again"
         ) from error
+
+
+def refuse_if_all(errors: Sequence[Exception], tried: int, example: str) -> None:
+    """Raise RuntimeError when each of `tried` rows raised, alone, and they are too many to be bad ones."""
+    if len(errors) == tried > MAX_KILLERS:
+        raise RuntimeError(
+            f"all {tried} rows of a task fail in the model, each alone, so it is not the rows: "
+            f"{describe(errors[0])}; the first row's recipe: {example}"
+        ) from errors[0]

@@ -7,24 +7,26 @@ bad row, a dead process or failing storage means for a chunk is decided in `acto
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from actors.attempts import Journal, Process
-from actors.failures import MAX_KILLERS, SILENT_DEATHS, RowFault, describe, patiently
+from actors.attempts import Journal, Process, of_chunk
+from actors.board import COMPUTING, ENCODING, STAGING, WAITING
+from actors.desk import Desk, Hold
+from actors.failures import RowFault, describe, refuse_if_all, storage_faults
 from actors.inverter import read_inversion
-from actors.model import ModelSpec, fingerprint, load
+from actors.model import ActorSpec, fingerprint, load
 from actors.preemption import gone_nodes, ray_node
-from actors.shield import Outcome, Shield
+from actors.set_aside import read_set_aside
+from actors.shield import Shield
 from diffii.circle import Norm, angle, circle_point, gaussian
 from diffii.dataset import layout, staged
 from diffii.dataset.storage import Storage
@@ -42,25 +44,15 @@ CACHED_INVERSIONS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeneratorSpec:
-    model: ModelSpec
-    output_url: str
+class GeneratorSpec(ActorSpec):
+    """With an `embedder` each kept row is staged with its embedding."""
+
     steps: int
     spacing: Spacing
     split: float
     guidance: float
     norm: Norm
-    micro_batch: int
     encoding: Encoding
-    embedder: str | None = None
-    """What near-copies are recognised by; each kept row is then staged with its embedding."""
-    stall_timeout: float = 900.0
-    """Seconds without an answer of the model (one call, not a micro-batch) after which it counts as hung. Compiling
-    kernels in the first call takes minutes; a hang that costs a quarter of an hour costs less than a wrong verdict."""
-    attempts: int = SILENT_DEATHS
-    """Deaths until a row is blamed for them."""
-    run: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Names one execution by one driver: made with the spec, on the driver, and the same in all its actors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,46 +64,59 @@ class _Start:
     fault: str | None
 
 
+class _NoParent(Exception):
+    """The image that a row is to be made from was set aside."""
+
+
 class Generator:
     """A callable for Ray Data: a table with one chunk per row (see `engine.plan.CHUNK_SCHEMA`)."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         self._spec = spec
+        self._process = Process(spec.run, ray_node())
+        self._desk = Desk(spec, self._process)
         self._storage = Storage(spec.output_url)
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing)
         self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
         recognised = f" embedder-{self._embedder.name}" if self._embedder else ""
         self._fingerprint = f"{fingerprint(self._backbone)} batch-{spec.micro_batch}{recognised}"
-        self._process = Process(spec.run, ray_node())
-        self._shield = Shield(spec.micro_batch, self._backbone.device, spec.stall_timeout)
+        device = self._backbone.device
+        self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
         self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
         self._gpu = threading.Lock()
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
         self._inversions: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._desk.open(self._shield.watchdog)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self.make_chunk(chunk) for chunk in table.to_pylist()])
 
     def make_chunk(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Generate and stage one chunk; what it returns is for progress alone, the staged file is the truth."""
-        name = layout.staged_chunk(chunk["wave"], chunk["chunk"])
-        journal = Journal(self._storage, chunk["wave"], chunk["chunk"], self._process, gone_nodes)
-        journal.check_memory(self._spec.micro_batch)
+        subject = of_chunk(chunk["wave"], chunk["chunk"])
         rows = _rows_of(chunk)
-        starts = [self._start(row) for row in rows]
-        for index, reason in journal.blamed(self._spec.attempts).items():
-            starts[index] = replace(starts[index], fault=reason)
-        with self._gpu:
-            # Held for the whole chunk: the lock is not fair, and two half-made chunks help nobody.
-            began = time.monotonic()
-            finished = self._denoise(rows, starts, journal)
-            busy = time.monotonic() - began
-        staged_rows = [future.result() for future in finished]
-        self._embed(staged_rows)
-        data = staged.encode(staged_rows, self._fingerprint)
-        first = patiently(f"{self._storage.url}/{name}", lambda: self._storage.put_once(name, data))
-        journal.clear()
+        with self._desk.holding(subject.words) as hold:
+            journal = Journal(self._storage, subject, self._process, gone_nodes, hold.excused)
+            journal.check_memory(self._spec.micro_batch)
+            starts = self._starts(rows, hold)
+            for index, reason in journal.blamed(self._spec.attempts).items():
+                starts[index] = replace(starts[index], fault=reason)
+            hold.at(WAITING)
+            with self._gpu:
+                # Held for the whole chunk: the lock is not fair, and two half-made chunks help nobody.
+                hold.at(COMPUTING)
+                began = time.monotonic()
+                finished = self._denoise(rows, starts, journal)
+                busy = time.monotonic() - began
+            hold.at(ENCODING)
+            staged_rows = [future.result() for future in finished]
+            self._embed(staged_rows, hold)
+            hold.at(STAGING)
+            name = layout.staged_chunk(chunk["wave"], chunk["chunk"])
+            with storage_faults(f"{self._storage.url}/{name}"):
+                first = self._storage.put_once(name, staged.encode(staged_rows, self._fingerprint))
+            journal.clear()
         outcomes = [row["outcome"] for row in staged_rows]
         return {
             "chunk": chunk["chunk"],
@@ -132,6 +137,13 @@ class Generator:
 
     # -- the start of each row: geometry on the CPU, float32 --------------------------------------------------------
 
+    def _starts(self, rows: list[dict[str, Any]], hold: Hold) -> list[_Start]:
+        starts: list[_Start] = []
+        for row in rows:
+            starts.append(self._start(row))
+            hold.moved()
+        return starts
+
     def _start(self, row: dict[str, Any]) -> _Start:
         try:
             latent, a = self._inversion(row["inversion_a"])
@@ -141,6 +153,8 @@ class Generator:
                 b = self._inversion(row["inversion_b"])[1]
             spare = gaussian(row["seed"], a.shape)
             return _Start(circle_point(a, b, row["phi"], spare, self._spec.norm), angle(a, b), None)
+        except _NoParent as error:
+            return _Start(np.empty(0), 0.0, str(error))
         except RowFault as error:
             return _Start(np.empty(0), 0.0, describe(error))
 
@@ -153,7 +167,14 @@ class Generator:
     def _inversion(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         found = self._inversions.get(key)
         if found is None:
-            found = patiently(f"{self._storage.url}", lambda: read_inversion(self._storage, key))
+            try:
+                with storage_faults(f"{self._storage.url}/{layout.inversion(key)}"):
+                    found = read_inversion(self._storage, key)
+            except FileNotFoundError:
+                aside = read_set_aside(self._storage, layout.set_aside(layout.inversion(key)))
+                if aside is None:
+                    raise
+                raise _NoParent(f"its parent {aside}") from None
             self._inversions[key] = found
             if len(self._inversions) > CACHED_INVERSIONS:
                 self._inversions.popitem(last=False)
@@ -171,11 +192,8 @@ class Generator:
             if isinstance(outcome, Exception):
                 errors.append(outcome)
             futures[index] = self._encoders.submit(self._finish, rows[index], starts[index], outcome)
-        if len(errors) == len(futures) > MAX_KILLERS:
-            raise RuntimeError(
-                f"all {len(errors)} rows of a chunk fail in the model, each alone, so it is not the rows: "
-                f"{describe(errors[0])}; the first row's recipe: {rows[min(futures)]['recipe']}"
-            ) from errors[0]
+        if futures:
+            refuse_if_all(errors, len(futures), rows[min(futures)]["recipe"])
         for index, start in enumerate(starts):
             if start.fault is not None:
                 futures[index] = self._encoders.submit(self._finish, rows[index], start, None)
@@ -191,7 +209,7 @@ class Generator:
 
     # -- finishing in threads ---------------------------------------------------------------------------------------
 
-    def _finish(self, row: dict[str, Any], start: _Start, outcome: Outcome | None) -> dict[str, Any]:
+    def _finish(self, row: dict[str, Any], start: _Start, outcome: np.ndarray | Exception | None) -> dict[str, Any]:
         """A row of the staged file; without an outcome the fault of its start is the reason."""
         columns = ("sample_id", "label", "ordinal", "phi", "seed", "parent_a", "parent_b", "suffix", "recipe")
         record: dict[str, Any] = {name: row[name] for name in columns}
@@ -212,11 +230,13 @@ class Generator:
             "pixels": pixels,
         }
 
-    def _embed(self, rows: list[dict[str, Any]]) -> None:
+    def _embed(self, rows: list[dict[str, Any]], hold: Hold) -> None:
         kept = [row for row in rows if row["outcome"] == staged.KEPT]
         if self._embedder is None or not kept:
             return
+        hold.at(WAITING)
         with self._gpu:
+            hold.at(ENCODING)
             embeddings = self._embedder.signatures(np.stack([row["pixels"] for row in kept]))
         for row, embedding in zip(kept, embeddings, strict=True):
             row["embedding"] = embedding.tobytes()

@@ -1,12 +1,16 @@
-"""What every actor does first: load the model once, fix its threads, and say what it computes with."""
+"""What every actor that holds a model is told, and does first: load it, fix its threads, say what it computes with."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
+from actors.failures import SILENT_DEATHS
 from diffii.backbone import Backbone
+from diffii.concepts.files import open_concepts
 from diffii.kinds import Attention, DTypeName
 
 
@@ -19,6 +23,28 @@ class ModelSpec:
     attention: Attention
     threads: int
     """CPU threads of the model; fixed by the run, because Ray's own choice follows the number of actors."""
+    concepts: str = ""
+    """URL of the concepts to put into it; empty for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorSpec:
+    """What the actors of every stage are told; a stage adds its own."""
+
+    model: ModelSpec
+    output_url: str
+    micro_batch: int
+    embedder: str | None = None
+    """What near-copies are recognised by, if they are to be."""
+    stall_timeout: float = 900.0
+    """Seconds without an answer of the model (one call, not a micro-batch) after which it counts as hung. Compiling
+    kernels in the first call takes minutes; a hang that costs a quarter of an hour costs less than a wrong verdict."""
+    attempts: int = SILENT_DEATHS
+    """Deaths until a row is blamed for them."""
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Names one execution by one driver: made with the spec, on the driver, and the same in all its actors."""
+    board: Any = None
+    """Handle of the stage's `actors.board.Board`, which `engine.stream` puts in; without one nobody watches."""
 
 
 def load(spec: ModelSpec) -> Backbone:
@@ -26,7 +52,10 @@ def load(spec: ModelSpec) -> Backbone:
     import torch
 
     torch.set_num_threads(spec.threads)
-    return Backbone.load(spec.model, spec.dtype, spec.attention)
+    backbone = Backbone.load(spec.model, spec.dtype, spec.attention)
+    if spec.concepts:
+        backbone.use(open_concepts(spec.concepts))
+    return backbone
 
 
 def fingerprint(backbone: Backbone) -> str:
@@ -34,4 +63,5 @@ def fingerprint(backbone: Backbone) -> str:
     record = backbone.record
     packages = " ".join(f"{name}-{version(name)}" for name in ("torch", "diffusers", "transformers", "numpy", "Pillow"))
     threads = f" threads-{record.threads}" if record.threads else ""
-    return f"{record.device} {record.dtype} {record.attention}{threads} {packages}"
+    concepts = f" concepts-{backbone.concepts.digest[:16]}" if backbone.concepts else ""
+    return f"{record.device} {record.dtype} {record.attention}{threads}{concepts} {packages}"

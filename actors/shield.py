@@ -1,4 +1,4 @@
-"""The shield around the model: one image or one error per row, whatever a row does to its batch or its process.
+"""The shield around the model: one result or one error per row, whatever a row does to its batch or its process.
 
 Every call of the model has exactly `micro_batch` rows, short ones padded by repetition, so that a row has the same
 bits whichever mates it is tried with (law 5). What is done about each failure stands in `actors.failures`.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import faulthandler
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
 import torch
 
 from actors import preemption
@@ -18,21 +19,33 @@ from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PREEMPTED, STALLED, Jour
 from actors.failures import RowFault, describe, device_lost, free_memory, out_of_memory
 from actors.watchdog import Watchdog
 
-Model = Callable[[list[int]], np.ndarray]
-"""Row numbers of a full batch -> their images."""
-Outcome = np.ndarray | Exception
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    """The memory was full; what the model said."""
+
+    cause: str
 
 
 class Shield:
-    """One per actor; makes one chunk at a time (its caller holds the GPU's lock)."""
+    """One per actor; one task at a time (its caller holds the GPU's lock).
 
-    def __init__(self, micro_batch: int, device: torch.device, stall_timeout: float) -> None:
-        self._micro_batch, self._device = micro_batch, device
+    A model is called with the row numbers of a full batch and gives their results, in that order.
+    """
+
+    def __init__(
+        self, micro_batch: int, device: torch.device, stall_timeout: float, last_words: Callable[[str], None]
+    ) -> None:
+        self._micro_batch, self._device, self._last_words = micro_batch, device, last_words
         self._journal: Journal | None = None
         self.watchdog = Watchdog(stall_timeout, self._stalled)
         preemption.on_sigterm(lambda: self._say(PREEMPTED))
 
-    def make(self, journal: Journal, good: Sequence[bool], model: Model) -> Iterator[tuple[int, Outcome]]:
+    def make(
+        self, journal: Journal, good: Sequence[bool], model: Callable[[list[int]], Iterable[T]]
+    ) -> Iterator[tuple[int, T | Exception]]:
         """The outcome of each row that is `good` to be tried, in the order in which the journal has them tried."""
         self._journal = journal
         try:
@@ -46,11 +59,11 @@ class Shield:
         finally:
             self._journal = None
 
-    def _bisect(self, rows: list[int], model: Model) -> dict[int, Outcome]:
+    def _bisect(self, rows: list[int], model: Callable[[list[int]], Iterable[T]]) -> dict[int, T | Exception]:
         """Up to a micro-batch of rows; one that fails is taken apart in halves."""
         try:
-            images = self._with_room(rows + rows[-1:] * (self._micro_batch - len(rows)), model)
-            return dict(zip(rows, images, strict=False))
+            results = self._with_room(rows + rows[-1:] * (self._micro_batch - len(rows)), model)
+            return dict(zip(rows, results, strict=False))
         except RowFault as error:
             if device_lost(self._device):
                 cause = describe(error)
@@ -61,27 +74,26 @@ class Shield:
         half = (len(rows) + 1) // 2
         return self._bisect(rows[:half], model) | self._bisect(rows[half:], model)
 
-    def _with_room(self, batch: list[int], model: Model) -> np.ndarray:
+    def _with_room(self, batch: list[int], model: Callable[[list[int]], Iterable[T]]) -> Iterable[T]:
         """Call the model; without memory once more with the cache freed, then this actor makes room for another."""
-        images = self._unless_full(batch, model)
-        if isinstance(images, str):
+        results = self._unless_full(batch, model)
+        if isinstance(results, _Full):
             # Not within the handler of the error: its frames hold the tensors that are to go.
             free_memory()
-            images = self._unless_full(batch, model)
-        if isinstance(images, str):
-            cause = images
+            results = self._unless_full(batch, model)
+        if isinstance(results, _Full):
+            cause = results.cause
             preemption.leave(lambda: self._say(OUT_OF_MEMORY, cause))
-        return images
+        return results
 
-    def _unless_full(self, batch: list[int], model: Model) -> np.ndarray | str:
-        """The model's images, or what it said when the memory was full."""
+    def _unless_full(self, batch: list[int], model: Callable[[list[int]], Iterable[T]]) -> Iterable[T] | _Full:
         try:
             with self.watchdog.watching():
                 return model(batch)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            return describe(error)
+            return _Full(describe(error))
 
     def _stalled(self, seconds: float) -> None:
         if sys.__stderr__ is not None:
@@ -89,6 +101,7 @@ class Shield:
         preemption.leave(lambda: self._say(STALLED, f"the model did not answer for {seconds:.0f} s"))
 
     def _say(self, kind: str, cause: str = "") -> None:
+        self._last_words(cause or kind)
         journal = self._journal
         if journal is not None:
             journal.end(kind, cause)

@@ -32,6 +32,8 @@ class Watchdog:
 
     def __init__(self, timeout: float, on_stall: Callable[[float], None]) -> None:
         self._timeout, self._on_stall = timeout, on_stall
+        self.answers = 0
+        """Answers of the model so far: what tells from outside that it gets on."""
         self._since: float | None = None
         self._longest = 0.0
         self._armed = 0.0
@@ -59,6 +61,7 @@ class Watchdog:
 
     def beat(self) -> None:
         """The model has answered."""
+        self.answers += 1
         since = self._since
         if since is not None:
             self._longest = max(self._longest, time.monotonic() - since)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +18,8 @@ from diffii import __version__
 from diffii.dataset import layout
 from diffii.errors import DiffiiError
 from engine.config import Config
+from engine.defaults import with_values
+from engine.learned import Learned
 from engine.settings import load_config
 
 app = typer.Typer(
@@ -84,6 +87,10 @@ def expand(
     config: ConfigFile = None,
     sets: Sets = None,
     actors: Actors = None,
+    fork: Annotated[
+        str | None,
+        typer.Option(metavar="NEW_OUT", help="Begin anew in NEW_OUT with what of OUT still fits (inversions)."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Expand labelled images into committed shards. The same command again goes on where it stopped."""
@@ -92,13 +99,51 @@ def expand(
     for key, value in (("SOURCE", settings.source.url), ("OUT", settings.output.url)):
         if not value:
             _fail(f"{key} is missing: diffii expand SOURCE OUT, or {'source' if key == 'SOURCE' else 'output'}.url")
-    _expand(settings, verbose)
+    old = None
+    if fork is not None:
+        old, settings = settings.output.url, with_values(settings, {"output.url": fork})
+    _expand(settings, verbose, forked=old)
+
+
+@app.command()
+def learn(
+    source: Source,
+    out: Out,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    actors: Actors = None,
+    verbose: Verbose = False,
+) -> None:
+    """Learn a concept for every class (tokens and a LoRA), for OUT to be expanded with. `expand` does it too."""
+    settings = load_config(config, sets or (), overrides={"source.url": source, "output.url": out, **_actors(actors)})
+    learned = _prepare_data_set(settings, verbose)
+    if not learned.concepts:
+        console.print("learn.concepts is off: classes are named by words")
+        return
+    output.print(f"{out}/{layout.CONCEPTS}/{learned.concepts[:32]}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def caption(
+    source: Source,
+    out: Out,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    actors: Actors = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find what the images show besides their subjects, for OUT's prompts to end with. `expand` does it too."""
+    overrides = {"source.url": source, "output.url": out, **_actors(actors)}
+    settings = load_config(config, sets or (), overrides=overrides)
+    learned = _prepare_data_set(settings, verbose, learn=False)
+    for suffix, count in Counter(learned.suffixes).most_common():
+        output.print(f"{suffix}  ({count} images)" if count > 1 else suffix, highlight=False, markup=False)
 
 
 @app.command()
 def status(out: Out, as_json: Json = False) -> None:
     """How far an expansion is, from its output alone."""
-    from engine.verify import status as read_status
+    from engine.status import status as read_status
 
     found = dataclasses.asdict(read_status(out))
     if as_json:
@@ -111,20 +156,28 @@ def status(out: Out, as_json: Json = False) -> None:
         f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed",
         soft_wrap=True,
     )
-    table = Table("class", "kept", box=None, pad_edge=False)
+    if found["driver"]:
+        output.print(f"{found['driver']} is at work", highlight=False, soft_wrap=True)
+    table = Table("class", "kept", "wanted", box=None, pad_edge=False)
     for name, kept in found["classes"].items():
-        table.add_row(name, str(kept))
+        table.add_row(name, str(kept), str(found["targets"][name]))
     output.print(table)
+    for name, why in found["short"].items():
+        output.print(f"{name} is short: {why}", highlight=False, markup=False, soft_wrap=True)
     for reason, count in found["reasons"].items():
         output.print(f"{count:6} {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
-def verify(out: Out, as_json: Json = False) -> None:
+def verify(
+    out: Out,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove files that belong to nothing.")] = False,
+    as_json: Json = False,
+) -> None:
     """Check that every planned row is decided and every published byte is right; exit status 0 if so."""
     from engine.verify import verify as check
 
-    found = check(out)
+    found = check(out, mend=repair)
     fields = dataclasses.asdict(found)
     if as_json:
         _print_json(fields)
@@ -193,16 +246,19 @@ def main() -> None:
         sys.exit(130)
 
 
-def _expand(config: Config, verbose: bool, estimated: bool = False) -> None:
+def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str | None = None) -> None:
     from cluster.local import cores, local_ray
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
+    from engine.fork import take_along
     from engine.publish import publish_missing
     from engine.run import prepare
 
     began = time.monotonic()
     run = prepare(config)  # what cannot work is said before Ray takes its seconds to start
-    if run.complete:
+    if forked is not None:
+        console.print(f"{take_along(run, forked)} files taken along from {forked}", highlight=False, soft_wrap=True)
+    if run.complete and not config.dedup.holdout:
         publish_missing(run)
         console.print(f"{run.storage.url} is complete: nothing to do", highlight=False, soft_wrap=True)
         _print_sheet(run.storage.url)
@@ -211,19 +267,35 @@ def _expand(config: Config, verbose: bool, estimated: bool = False) -> None:
     if estimated:
         from engine.estimate import estimate
 
-        _print_estimate(dataclasses.asdict(estimate(config, actors, _device())))
+        _print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
         began = time.monotonic()
     with local_ray(actors, verbose), ProgressLine(console) as progress:
-        run = run_expand(config, progress, run.source)
-    kept = sum(entry.kept for entry in run.commits)
-    lost = sum(entry.rows - entry.kept for entry in run.commits)
+        run_expand(run, progress)
+    history = run.history
+    kept, lost = history.kept, history.rows - history.kept
     console.print(
-        f"{kept} images in {run.shard_count()} shards"
+        f"{kept} images in {len(history.shards)} shards"
         + (f", {lost} lost (diffii status says why)" if lost else "")
         + f", {_duration(time.monotonic() - began)}",
         highlight=False,
     )
     _print_sheet(run.storage.url)
+
+
+def _prepare_data_set(config: Config, verbose: bool, learn: bool = True) -> Learned:
+    """What comes before the plan, alone: captions, and concepts if `learn`."""
+    from cluster.local import cores, local_ray
+    from cluster.progress import ProgressLine
+    from engine.expand import prepare_data_set
+    from engine.run import prepare
+
+    run = prepare(config)
+    if run.history.version >= 0:
+        console.print(f"{run.storage.url} is begun: what it was begun with stays", highlight=False, soft_wrap=True)
+        return run.plan.learned
+    actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
+    with local_ray(actors, verbose), ProgressLine(console) as progress:
+        return prepare_data_set(run, progress, learn)
 
 
 def _print_sheet(url: str) -> None:

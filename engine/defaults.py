@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from diffii.garments.catalog import CLASSES, COARSE_OF, CONTEXTS, TEMPLATE
+from diffii.garments.catalog import CLASSES, COARSE_OF, TEMPLATE
 from diffii.weights import EMBEDDED
 from engine.config import AUTO, Config
 from engine.settings import from_flat
@@ -22,10 +23,9 @@ REFERENCE: dict[str, Any] = {
 GARMENTS: dict[str, Any] = {
     "prompts.template": TEMPLATE,
     "prompts.class_names": COARSE_OF,
-    "prompts.suffixes": list(CONTEXTS.values()),
     "generation.guidance_scale": 3.0,
 }
-"""The embedded model knows five coarse words and five contexts; at 32 px a guidance of 7.5 burns the colours."""
+"""The embedded model knows five coarse words; at 32 px a guidance of 7.5 burns the colours."""
 
 
 def resolve(config: Config, classes: tuple[str, ...]) -> Config:
@@ -50,3 +50,8 @@ def explicit_keys(config: Config) -> dict[str, Any]:
         for group in config.model_fields_set
         for key in getattr(config, group).model_fields_set
     }
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same configuration with some dotted keys set anew. Raises ConfigError."""
+    return from_flat({**explicit_keys(config), **values})

@@ -17,19 +17,22 @@ import torch
 
 from actors.model import ModelSpec, load
 from diffii.denoise import denoise
+from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
 from diffii.images import Encoding, encode
 from diffii.invert import invert
 from engine.config import Config
 from engine.plan import first_wave
-from engine.run import make_plan, prepare
-from engine.specs import model_spec, spacing
+from engine.run import Run, make_plan, prepare
+from engine.specs import embedder, model_spec, spacing
 
 RAY_SECONDS = 7.0
 """Starting and ending a local Ray, from 2.60 on two cores; a running cluster needs none of it."""
 STAGE_SECONDS = 2.0
 """First task of a Ray Data pipeline, beside loading the model."""
 CALIBRATION_SECONDS = 3.0
+ROW_BYTES = 800
+"""What a row takes beside its image: its columns in the shard, and what it is compared by beside the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Speed:
     inversion_call: float
     generation_call: float
     finish_image: float
+    sign_image: float
+    """To embed an image for `dedup`; 0 without an embedder."""
     image_bytes: float
 
 
@@ -61,28 +66,40 @@ class Estimate:
     disk_bytes: int
 
 
-def estimate(config: Config, actors: int, device: str) -> Estimate:
-    """Plan, then calibrate for a few seconds on this machine. Raises what `engine.run.prepare` raises."""
-    if config.output.url:
+def estimate(config: Config, actors: int, device: str, run: Run | None = None) -> Estimate:
+    """Plan, then calibrate for a few seconds on this machine. Raises what `engine.run.prepare` raises.
+
+    `run` is what `prepare` gave for this configuration, where it was called already: a source is scanned once. Of a
+    run that has begun, what is left to generate is counted.
+    """
+    decided = 0
+    if run is None and config.output.url:
         run = prepare(config)
+    if run is not None:
         plan, wave = run.plan, run.open_wave() or run.next_wave()
+        decided = run.history.next_chunk(wave.wave) if wave else 0
     else:
         plan = make_plan(config)
         wave = first_wave(plan)
     resolved, source = plan.config, plan.source
-    rows = plan.row_count(wave) if wave else 0
-    chunks = plan.chunk_count(wave) if wave else 0
+    rows = plan.row_count(wave) - decided * resolved.commit.chunk_size if wave else 0
+    chunks = plan.chunk_count(wave) - decided if wave else 0
     inversion, generation = resolved.inversion, resolved.generation
     inversion_calls = math.ceil(len(source.images) / inversion.micro_batch) * inversion.steps
-    per_chunk = math.ceil(resolved.commit.chunk_size / generation.micro_batch)
-    generation_calls = chunks * per_chunk * generation.steps
+    full, rest = divmod(rows, resolved.commit.chunk_size)
+    batches = full * math.ceil(resolved.commit.chunk_size / generation.micro_batch)
+    batches += math.ceil(rest / generation.micro_batch)
+    generation_calls = batches * generation.steps
     speed = calibrate(model_spec(resolved), resolved, min(actors, max(1, chunks)))
     workers = max(1, min(actors, chunks))
     # The slowest actor decides: whole chunks, and whole batches of images, are dealt out.
     inversion_rounds = math.ceil(math.ceil(len(source.images) / inversion.micro_batch) / workers)
-    invert_seconds = inversion_rounds * inversion.steps * speed.inversion_call
-    call_seconds = per_chunk * (generation.steps * speed.generation_call)
-    generate_seconds = chunks / workers * (call_seconds + resolved.commit.chunk_size * speed.finish_image)
+    invert_seconds = inversion_rounds * (
+        inversion.steps * speed.inversion_call + inversion.micro_batch * speed.sign_image
+    )
+    # Embedding pads as the model does; encoding and hashing take each image for itself.
+    batch_seconds = generation.steps * speed.generation_call + generation.micro_batch * speed.sign_image
+    generate_seconds = (batches * batch_seconds + rows * speed.finish_image) / workers
     fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
     guided = 1 if generation.guidance_scale == 1.0 else 2
     return Estimate(
@@ -97,7 +114,7 @@ def estimate(config: Config, actors: int, device: str) -> Estimate:
         device=device,
         images_per_second=rows / generate_seconds if rows else 0.0,
         seconds=(fixed + invert_seconds + generate_seconds) if rows else 0.0,
-        disk_bytes=int(rows * (speed.image_bytes + 600)),
+        disk_bytes=int(rows * (speed.image_bytes + ROW_BYTES)),
     )
 
 
@@ -113,6 +130,8 @@ def calibrate(spec: ModelSpec, config: Config, processes: int) -> Speed:
 def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
     spec, config, began = task
     backbone = load(spec)
+    name = embedder(config)
+    signer = Embedder.load(name, config.generation.micro_batch) if name else None
     loaded = time.time() - began
     encoding: Encoding = config.output.encoding
     inversion, generation = config.inversion, config.generation
@@ -140,6 +159,7 @@ def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
         inversion_call=_seconds(one_inversion) / 4,
         generation_call=_seconds(one_generation) / 4,
         finish_image=finish,
+        sign_image=_seconds(lambda: signer.signatures(pixels), 0.5) / len(pixels) if signer else 0.0,
         image_bytes=float(np.mean([len(item) for item in data])),
     )
 

@@ -5,7 +5,9 @@ Ray must be running; who started it, and where, is the caller's business.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import ray
 import torch
@@ -14,45 +16,76 @@ from actors.failures import task_retries
 from actors.generator import Generator
 from diffii.attention import choose
 from diffii.dataset import layout, log
-from diffii.images import extension
-from engine.commit import Committer, PackOrder, pack
-from engine.config import Config
+from engine.config import OFF, Config
+from engine.copy_thresholds import Calibration
+from engine.heartbeat import driving
+from engine.holdout import leak_report, read_holdout, sign_tasks
 from engine.inversions import invert_missing
+from engine.learned import Learned
 from engine.near_copies import NearCopies
-from engine.near_copy_index import build_index
-from engine.plan import Plan
+from engine.near_copy_index import build_index, calibrate_run
+from engine.pack import PackOrder, pack
 from engine.progress import Progress, Silent
 from engine.publish import publish
-from engine.run import Run, begin, prepare, write_card
-from engine.source import Source
+from engine.run import Run, begin, prepare
+from engine.settle import settle
 from engine.specs import generator_spec
-from engine.stream import Pool, stream
+from engine.stream import Pool, our_error, stream
+from engine.waves import Maker, run_waves
 
 
-def expand(config: Config, progress: Progress | None = None, source: Source | None = None) -> Run:
-    """Expand `config.source.url` into `config.output.url`; returns when the plan is wholly decided and committed.
+def expand(work: Config | Run, progress: Progress | None = None) -> Run:
+    """Expand `source.url` into `output.url`; returns when the plan is wholly decided and committed.
 
-    Raises ConfigError, SourceError, ModelError or OutputError before any model loads, FencedError when another
-    driver takes the run over.
+    Takes a configuration, or the run that `prepare` made of one. Waits while another driver works on the same output.
+    Raises ConfigError, SourceError, ModelError or OutputError before any model loads, FencedError when another driver
+    takes the run over.
     """
     progress = progress or Silent()
-    run = prepare(config, source)
-    pool = pool_of(config)
+    run = prepare(work) if isinstance(work, Config) else work
+    pool = pool_of(run.config)
     if not pool.gpus:
         # Without a GPU in the cluster xformers cannot run: better said now than by an actor after a minute.
         choose(run.config.backbone.attention, torch.device("cpu"))
     for skip in run.source.skipped:
         progress.note(f"skipped {skip.where}: {skip.reason}")
-    begin(run)
-    invert_missing(run, pool, progress)
-    wave = run.open_wave()
-    near_copies = build_index(run) if wave is not None else None
-    while wave is not None:
-        _generate(run, wave, pool, progress, near_copies)
+    with driving(run.storage, progress.note) as waited:
+        if waited:
+            run.refresh()
+        settle(run, pool, progress)
         begin(run)
-        wave = run.open_wave()
-    publish(run)
+        heldout = read_holdout(run)
+        invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
+        if run.open_wave() is not None:
+            run_waves(run, _made_in_ray(run, pool, progress), _pack_in_ray, progress, index_of(run))
+        publish(run)
+        if heldout is not None:
+            report = leak_report(run, heldout)
+            run.storage.put(layout.LEAKS, report.to_parquet())
+            progress.note(report.summary())
     return run
+
+
+def prepare_data_set(run: Run, progress: Progress, learn: bool = True) -> Learned:
+    """Caption the images of a run that is not begun, and learn its concepts unless told not to; `expand` goes on.
+
+    Raises ModelError, SourceError or OutputError.
+    """
+    with driving(run.storage, progress.note) as waited:
+        if waited:
+            run.refresh()
+        settle(run, pool_of(run.config), progress, learn)
+    return run.plan.learned
+
+
+def index_of(run: Run) -> NearCopies | None:
+    """What new rows are compared with; None when near-copies are kept. Measures and logs the distances at first."""
+    if run.config.dedup.embedder == OFF:
+        return None
+    if run.history.calibration is None:
+        run.writer.append(log.CalibrationEntry(record=calibrate_run(run).to_record()))
+    assert run.history.calibration is not None
+    return build_index(run, Calibration.from_record(run.history.calibration.record))
 
 
 def pool_of(config: Config) -> Pool:
@@ -71,59 +104,31 @@ def pool_of(config: Config) -> Pool:
     return Pool(min=min(config.actors.min, top), max=max(config.actors.min, top), gpus=gpus)
 
 
-# -- generation: any order; commit: plan order -----------------------------------------------------------------------
+def _made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
+    """Chunks made by a pool of generators."""
+    config = run.config
+    retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
 
+    def make(wave: log.WaveEntry, chunks: list[int]) -> Iterator[dict[str, Any]]:
+        tasks = run.plan.table(wave, chunks)
+        spec = generator_spec(run)
+        return stream(tasks, Generator, spec, pool.at_most(len(chunks)), retries=retries, progress=progress)
 
-def _generate(run: Run, wave: log.WaveEntry, pool: Pool, progress: Progress, near_copies: NearCopies | None) -> None:
-    first, chunks = run.next_chunk(wave.wave), run.plan.chunk_count(wave)
-    already = _staged_chunks(run, wave.wave)
-    todo = [chunk for chunk in range(first, chunks) if chunk not in already]
-    done = run.plan.row_count(wave) - sum(chunk_rows(run.plan, wave, chunk) for chunk in todo)
-    progress.stage("generate", run.plan.row_count(wave), done)
-
-    def committed(entry: log.CommitEntry) -> None:
-        run.entries.append(entry)
-        write_card(run)
-        progress.committed(entry.kept, entry.shard.name if entry.shard else None)
-
-    committer = Committer(
-        run.storage,
-        wave.wave,
-        chunks,
-        next_chunk=first,
-        version=len(run.entries),
-        shards=run.shard_count(),
-        shard_rows=run.config.output.shard_rows,
-        classes=run.source.classes,
-        extension=extension(run.config.output.encoding),
-        packer=_pack_in_ray,
-        near_copies=near_copies,
-        on_commit=committed,
-    )
-    for chunk in sorted(already):
-        committer.staged(chunk)
-    if todo:
-        spec = generator_spec(run.config, run.storage.url)
-        config = run.config
-        retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
-        tasks = run.plan.table(wave, todo)
-        for result in stream(tasks, Generator, spec, pool.at_most(len(todo)), retries=retries):
-            progress.advance(result["rows"], result["lost"])
-            committer.staged(result["chunk"])
-    committer.finish()
-
-
-def chunk_rows(plan: Plan, wave: log.WaveEntry, chunk: int) -> int:
-    size = plan.config.commit.chunk_size
-    return min((chunk + 1) * size, plan.row_count(wave)) - chunk * size
-
-
-def _staged_chunks(run: Run, wave: int) -> set[int]:
-    names = run.storage.names(layout.staged_wave(wave))
-    numbers = (name.removeprefix("chunk-").removesuffix(".parquet") for name in names)
-    return {int(number) for number in numbers if number.isdigit()}
+    return make
 
 
 def _pack_in_ray(order: PackOrder) -> Future[log.Shard]:
     # No CPU is asked for: actors may hold them all until the stream ends, and readers should see shards before that.
-    return ray.remote(num_cpus=0, max_retries=4)(pack).remote(order).future()
+    made: Future[log.Shard] = ray.remote(num_cpus=0, max_retries=4)(pack).remote(order).future()
+    told: Future[log.Shard] = Future()
+
+    def tell(done: Future[log.Shard]) -> None:
+        error = done.exception()
+        if error is None:
+            told.set_result(done.result())
+        else:
+            # Without Ray's wrapping, whose text is a traceback.
+            told.set_exception(our_error(error) or error)
+
+    made.add_done_callback(tell)
+    return told

@@ -8,9 +8,8 @@ pure function of configuration and source: any chunk of any plan is computed alo
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,7 +22,9 @@ from diffii.dataset.log import WaveEntry
 from diffii.errors import ConfigError
 from diffii.hashing import digest, seed64
 from engine.config import OFF, Config
+from engine.learned import Learned
 from engine.source import Source, SourceImage
+from engine.targets import limits, targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,21 +66,25 @@ CHUNK_SCHEMA = pa.schema(
 
 
 class Plan:
-    """All rows that a configuration (resolved), a source and a model's weights stand for."""
+    """All rows that a configuration (resolved), a source and a model's weights stand for.
 
-    def __init__(self, config: Config, source: Source, weights: str) -> None:
-        self.config, self.source, self.weights = config, source, weights
+    `weights` and `embedder` are digests: what the two models are, wherever they lie; `embedder` is "" without one.
+    """
+
+    def __init__(
+        self, config: Config, source: Source, weights: str, embedder: str = "", learned: Learned | None = None
+    ) -> None:
+        self.config, self.source, self.weights, self.embedder = config, source, weights, embedder
+        self.learned = learned or Learned(suffixes=tuple(config.prompts.suffixes))
         self._images = np.array([len(images) for images in source.by_class], dtype=np.int64)
 
     def targets(self) -> list[int]:
-        """Rows wanted per class: `expansion.per_class`, else `factor` per image; none for a class without images."""
-        expansion = self.config.expansion
-        wanted = [expansion.per_class or max(1, round(int(count) * expansion.factor)) for count in self._images]
-        return [number if count else 0 for number, count in zip(wanted, self._images, strict=True)]
+        """Synthetic rows wanted per class (`engine.targets`). Raises ConfigError when that is none at all."""
+        return targets(self.config.expansion, self._images.tolist())
 
     def limits(self) -> list[int]:
-        """Ordinals per class that may be tried: `expansion.max_attempts` per row wanted."""
-        return [math.ceil(target * self.config.expansion.max_attempts) for target in self.targets()]
+        """Ordinals per class that may be tried for them. Raises ConfigError as `targets` does."""
+        return limits(self.config.expansion, self.targets())
 
     # -- rows and chunks of a wave --------------------------------------------------------------------------------
 
@@ -95,27 +100,35 @@ class Plan:
         return self.rows(wave, index * size, min((index + 1) * size, self.row_count(wave)))
 
     def rows(self, wave: WaveEntry, first: int, last: int) -> list[Row]:
-        """Rows [first, last) of a wave."""
+        """Rows [first, last) of a wave. Raises IndexError outside the wave."""
+        return [self.row(label, ordinal) for label, ordinals in self._runs(wave, first, last) for ordinal in ordinals]
+
+    def labels(self, wave: WaveEntry, first: int, last: int) -> np.ndarray:
+        """The classes of rows [first, last) of a wave, without making the rows: int64. Raises IndexError."""
+        runs = [(label, len(ordinals)) for label, ordinals in self._runs(wave, first, last)]
+        return np.repeat(*np.array(runs, dtype=np.int64).T)
+
+    def _runs(self, wave: WaveEntry, first: int, last: int) -> Iterator[tuple[int, range]]:
+        """Rows [first, last) of a wave as (label, consecutive ordinals), in plan order."""
         if not 0 <= first < last <= self.row_count(wave):
             raise IndexError(f"rows {first}..{last} of a wave of {self.row_count(wave)}")
         starts, stops = np.array(wave.starts), np.array(wave.stops)
-        found: list[Row] = []
+        left = last - first
         turn, position = self._find_pass(starts, stops, first)
-        while len(found) < last - first:
+        while True:
             low = np.clip(turn * self._images, starts, stops)
             counts = np.clip((turn + 1) * self._images, starts, stops) - low
             for label in np.flatnonzero(counts):
                 if position >= counts[label]:
                     position -= int(counts[label])
                     continue
-                take = min(int(counts[label]) - position, last - first - len(found))
+                take = min(int(counts[label]) - position, left)
                 begin = int(low[label]) + position
-                found += [self.row(int(label), ordinal) for ordinal in range(begin, begin + take)]
-                position = 0
-                if len(found) == last - first:
-                    break
+                yield int(label), range(begin, begin + take)
+                position, left = 0, left - take
+                if not left:
+                    return
             turn += 1
-        return found
 
     def _find_pass(self, starts: np.ndarray, stops: np.ndarray, row: int) -> tuple[int, int]:
         """The pass that holds a row of the wave, and how many rows of that pass come before it."""
@@ -140,7 +153,7 @@ class Plan:
         spread = seed64(seed, name, "strata")
         a, b = (images[i] for i in strata.pair(len(images), ordinal, spread))
         phi = strata.phi(len(images), ordinal, spread)
-        suffixes = self.config.prompts.suffixes
+        suffixes = self.learned.suffixes
         suffix = suffixes[strata.choice(len(suffixes), ordinal, spread)] if suffixes else ""
         plain = self._prompts[label]
         recipe = {
@@ -177,6 +190,7 @@ class Plan:
         return {
             "kind": "diff-ii",
             "weights": self.weights,
+            "concepts": self.learned.concepts,
             "dtype": config.backbone.dtype,
             "inversion": config.inversion.model_dump(),
             "generation": config.generation.model_dump(),
@@ -184,7 +198,7 @@ class Plan:
 
     @cached_property
     def _prompts(self) -> list[str]:
-        return [plain_prompt(self.config, name) for name in self.source.classes]
+        return [plain_prompt(self.config, name, self.learned.names.get(name)) for name in self.source.classes]
 
     # -- inversions -----------------------------------------------------------------------------------------------
 
@@ -196,9 +210,19 @@ class Plan:
     def _inversion_base(self) -> list[Any]:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
         base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
-        # A signature is stored with each inversion, so another embedder needs another name.
+        return [*base, self.learned.concepts] if self.learned.concepts else base
+
+    def signature_key(self, image: SourceImage) -> str:
+        """Where a real image's signature is stored, held-out images included; "" when no embedder is configured.
+
+        The image is fitted to the model's size before it is signed, which the model's weights stand for, and the
+        embedder's last bits may follow from its micro-batch.
+        """
         embedder = self.config.dedup.embedder
-        return base if embedder == OFF else [*base, embedder]
+        if embedder == OFF:
+            return ""
+        micro_batch = self.config.inversion.micro_batch
+        return digest("signature", image.sha256, embedder, self.embedder, self.weights, micro_batch)[:40]
 
     def inversions(self) -> list[Inversion]:
         """Every image of the source, to be inverted once."""
@@ -219,13 +243,17 @@ class Plan:
         return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
 
 
-def plain_prompt(config: Config, class_name: str) -> str:
-    """The prompt of a class without context: configured words, else those of its folder's name."""
+def class_words(config: Config, class_name: str) -> str:
+    """What a class is called in plain words: those configured, else those of its folder's name."""
     words = config.prompts.class_names.get(class_name)
-    if words is None:
-        # `001.Black_footed_Albatross` -> `Black footed Albatross`: numbers and underscores are file names' habits.
-        words = re.sub(r"^\d+[._\- ]+", "", class_name).replace("_", " ").strip() or class_name
-    text = config.prompts.template.format(name=words, metaclass=config.prompts.metaclass)
+    # `001.Black_footed_Albatross` -> `Black footed Albatross`: numbers and underscores are file names' habits.
+    return words or re.sub(r"^\d+[._\- ]+", "", class_name).replace("_", " ").strip() or class_name
+
+
+def plain_prompt(config: Config, class_name: str, tokens: str | None = None) -> str:
+    """The prompt of a class without context; it is named by its concept's tokens if it has some, else by words."""
+    name = tokens or class_words(config, class_name)
+    text = config.prompts.template.format(name=name, metaclass=config.prompts.metaclass)
     return " ".join(text.split())
 
 
@@ -235,11 +263,13 @@ def next_wave(
     """The wave that comes after `waves`, all decided, with `kept` rows per class; None when there is nothing to make.
 
     It is exactly what each class is short of its target, up to the ordinal of its limit: a function of configuration
-    and log. Raises ConfigError when a target is below an earlier one: rows that exist are not taken back.
+    and log. A class ends at the ordinal where its target is reached, or at its limit; so growing in steps ends where
+    one step to the last target and limit would, a class that was short on the way included. Raises ConfigError when
+    a target or a limit is below an earlier one: rows that exist are not taken back.
     """
     starts = waves[-1].stops if waves else [0] * len(targets)
     if waves:
-        _refuse_shrinking(plan, waves[-1].targets, targets)
+        _refuse_shrinking(plan, waves[-1], targets, limits)
     room = (max(0, limit - start) for limit, start in zip(limits, starts, strict=True))
     short = (max(0, target - have) for target, have in zip(targets, kept, strict=True))
     stops = [start + min(want, left) for start, want, left in zip(starts, short, room, strict=True)]
@@ -253,10 +283,15 @@ def first_wave(plan: Plan) -> WaveEntry | None:
     return next_wave(plan, [], [0] * len(plan.source.classes), plan.targets(), plan.limits())
 
 
-def _refuse_shrinking(plan: Plan, before: Sequence[int], now: Sequence[int]) -> None:
-    for name, earlier, later in zip(plan.source.classes, before, now, strict=True):
-        if later < earlier:
+def _refuse_shrinking(plan: Plan, before: WaveEntry, targets: Sequence[int], limits: Sequence[int]) -> None:
+    for label, name in enumerate(plan.source.classes):
+        if targets[label] < before.targets[label]:
             raise ConfigError(
-                f"expansion: class {name!r} was planned for {earlier} images and now for {later}; "
-                "a data set only grows, so give at least the earlier factor or per_class"
+                f"expansion: class {name!r} was planned for {before.targets[label]} images and now for "
+                f"{targets[label]}; a data set only grows, so give at least the earlier factor, per_class or target"
+            )
+        if limits[label] < before.limits[label]:
+            raise ConfigError(
+                f"expansion: class {name!r} could be tried {before.limits[label]} times and now {limits[label]}; "
+                "a data set only grows, so give at least the earlier max_attempts"
             )

@@ -16,7 +16,7 @@ def publish_missing(run: Run) -> None:
 
 def publish(run: Run) -> None:
     """Write both; they are pictures and words, so a later run may write them again."""
-    snapshot = Snapshot(run.storage, run.entries)
+    snapshot = Snapshot(run.storage, run.history)
     real = len(run.source.images)
     title = f"{len(snapshot)} synthetic images from {real} real ones"
     run.storage.put(layout.CONTACT_SHEET, contact_sheet(run.source, snapshot, title))

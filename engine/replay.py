@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+import pyarrow.compute as pc
 
 from actors.generator import Generator
 from diffii.dataset import log
-from diffii.dataset.snapshot import Snapshot
 from diffii.errors import ModelError, OutputError
-from diffii.hashing import sha256
 from diffii.weights import locate, weights_digest
 from engine.plan import Row
 from engine.run import Run, load_run
-from engine.specs import generator_spec
+from engine.specs import generator_spec, model_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ def replay(url: str, sample_id: str, model: str | None = None) -> Replay:
         config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"model": model})})
     if weights_digest(locate(config.backbone.model)) != run.plan.weights:
         raise ModelError(f"{config.backbone.model} is not the model that made {run.storage.url}; name it with --model")
-    generator = Generator(generator_spec(config, run.storage.url))
+    spec = replace(generator_spec(run), embedder=None)
+    generator = Generator(replace(spec, model=replace(spec.model, model=model_spec(config).model)))
     record = generator.make_row({**asdict(row)})
     return Replay(
         sample_id=sample_id,
@@ -64,16 +65,10 @@ def replay(url: str, sample_id: str, model: str | None = None) -> Replay:
 
 def _find(run: Run, sample_id: str) -> tuple[Row, str]:
     """The plan row of a sample and the hash of its published image, empty when it has none."""
-    snapshot = Snapshot(run.storage, run.entries)
-    index = 0
-    for table in snapshot.tables(["sample_id", "label", "ordinal"]):
-        for found in table.to_pylist():
-            if found["sample_id"] == sample_id:
-                image = snapshot.row(index)["image"]
-                assert isinstance(image, dict)
-                return run.plan.row(found["label"], found["ordinal"]), sha256(image["bytes"])
-            index += 1
-    for entry in run.commits:
+    for table in run.sidecars(["sample_id", "label", "ordinal", "image_sha256"]):
+        for found in table.filter(pc.field("sample_id") == sample_id).to_pylist():
+            return run.plan.row(found["label"], found["ordinal"]), found["image_sha256"]
+    for entry in run.commits():
         for row in _lost_rows(run, entry):
             if row.sample_id == sample_id:
                 return row, ""
@@ -81,7 +76,7 @@ def _find(run: Run, sample_id: str) -> tuple[Row, str]:
 
 
 def _lost_rows(run: Run, entry: log.CommitEntry) -> list[Row]:
-    wave = next(wave for wave in run.waves if wave.wave == entry.wave)
+    wave = run.waves[entry.wave]
     first = entry.first * run.config.commit.chunk_size
     numbers = sorted(int(number) for rows in entry.lost.values() for number in rows)
     return [run.plan.rows(wave, first + number, first + number + 1)[0] for number in numbers]

@@ -6,19 +6,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
 from diffii.dataset import layout, log
-from diffii.dataset.storage import TEMPORARY, Storage
+from diffii.dataset.history import History, iter_entries, read_log
+from diffii.dataset.storage import Storage
+from diffii.dataset.tables import read_table
+from diffii.embedder_weights import embedder_digest
 from diffii.errors import OutputError
 from diffii.hashing import digest
 from diffii.weights import locate, weights_digest
+from engine.append import LogWriter
 from engine.card import Counts, data_set_card
-from engine.commit import append
-from engine.config import Config
+from engine.config import OFF, Config
 from engine.defaults import resolve
+from engine.learned import Learned
+from engine.leftovers import stale_files
 from engine.plan import Plan, next_wave
 from engine.scan import read_source
 from engine.settings import from_flat
@@ -27,53 +36,72 @@ from engine.source import Source
 WEIGHTS = "weights"
 """Key beside the configuration's own in a log's identity: what the model is, whatever it is called."""
 
+EMBEDDER = "embedder_weights"
+"""The same for the model that near-copies are recognised by."""
+CONCEPTS, SUFFIXES = "concepts_digest", "suffixes_digest"
+"""The same for what was learned from the source."""
+DIGESTS = (WEIGHTS, EMBEDDER, CONCEPTS, SUFFIXES)
+
 _MAY_STAND_THERE = frozenset({layout.OWN, "source"})
 """What an output may hold before its first entry: our own beginnings, and the demo's exported source."""
 
 
 @dataclass
 class Run:
-    """An output with its plan and its log; `entries` grows as the run goes on."""
+    """An output with its plan and its log; `history` grows as the run goes on."""
 
     storage: Storage
     config: Config
     source: Source
     plan: Plan
-    entries: list[log.Entry] = field(default_factory=list)
+    history: History
+
+    @cached_property
+    def writer(self) -> LogWriter:
+        """Appends to the log in this process's name."""
+        return LogWriter(self.storage, self.history, secrets.token_hex(8))
 
     @property
     def waves(self) -> list[log.WaveEntry]:
-        return [entry for entry in self.entries if isinstance(entry, log.WaveEntry)]
+        return self.history.waves
 
-    @property
-    def commits(self) -> list[log.CommitEntry]:
-        return [entry for entry in self.entries if isinstance(entry, log.CommitEntry)]
+    def commits(self) -> Iterator[log.CommitEntry]:
+        """What became of every row, read from storage again: see `engine.status` for sums."""
+        if self.history.version < 0:
+            return
+        for entry in iter_entries(self.storage, self.history.version):
+            if isinstance(entry, log.CommitEntry):
+                yield entry
+
+    def sidecars(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Per published shard some columns of what its rows are compared by, in commit order."""
+        for shard in self.history.shards:
+            with self.storage.open(shard.sidecar) as file:
+                yield read_table(file, columns)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        return {**self.config.identity(), WEIGHTS: self.plan.weights}
+        learned = self.plan.learned
+        digests = {EMBEDDER: self.plan.embedder, CONCEPTS: learned.concepts, SUFFIXES: learned.suffixes_digest}
+        present = {key: value for key, value in digests.items() if value}
+        return {**self.config.identity(), WEIGHTS: self.plan.weights, **present}
 
-    def next_chunk(self, wave: int) -> int:
-        """The first chunk of a wave that no log entry decides."""
-        return max((entry.last + 1 for entry in self.commits if entry.wave == wave), default=0)
-
-    def shard_count(self) -> int:
-        return sum(entry.shard is not None for entry in self.commits)
+    def learn(self, learned: Learned) -> None:
+        """Make the plan anew with what was learned; only before the log's first entry."""
+        assert self.history.version < 0
+        vars(self).pop("identity", None)
+        self.plan = replace_learned(self.plan, learned)
 
     def open_wave(self) -> log.WaveEntry | None:
         """The wave that is begun and not wholly decided, if any."""
         if not self.waves:
             return None
         last = self.waves[-1]
-        return last if self.next_chunk(last.wave) < self.plan.chunk_count(last) else None
+        return last if self.history.next_chunk(last.wave) < self.plan.chunk_count(last) else None
 
     def kept(self) -> list[int]:
         """Kept rows per class."""
-        counts = [0] * len(self.source.classes)
-        for entry in self.commits:
-            for label, rows in entry.kept_per_class.items():
-                counts[int(label)] += rows
-        return counts
+        return [self.history.kept_per_class[label] for label in range(len(self.source.classes))]
 
     def next_wave(self) -> log.WaveEntry | None:
         """What the configured targets still call for once the begun waves are decided. Raises ConfigError."""
@@ -83,9 +111,13 @@ class Run:
     def complete(self) -> bool:
         return bool(self.waves) and self.open_wave() is None and self.next_wave() is None
 
-    def add(self, entry: log.Entry) -> None:
-        append(self.storage, len(self.entries), entry)
-        self.entries.append(entry)
+    def refresh(self) -> None:
+        """Read the log again: another driver may have gone on since. Raises OutputError."""
+        vars(self).pop("writer", None)
+        vars(self).pop("identity", None)
+        self.history = read_log(self.storage)
+        self.plan = replace_learned(self.plan, learned_of(self.history))
+        _check(self)
 
 
 def prepare(config: Config, source: Source | None = None) -> Run:
@@ -94,13 +126,10 @@ def prepare(config: Config, source: Source | None = None) -> Run:
     Raises SourceError, ModelError, ConfigError or OutputError.
     """
     plan = make_plan(config, source)
-    run = Run(Storage(config.output.url), plan.config, plan.source, plan)
-    run.entries = log.read_log(run.storage)
-    if not run.entries:
-        _check_free(run.storage)
-    else:
-        _check_same(run)
-    run.next_wave()
+    storage = Storage(config.output.url)
+    history = read_log(storage)
+    run = Run(storage, plan.config, plan.source, replace_learned(plan, learned_of(history)), history)
+    _check(run)
     return run
 
 
@@ -108,75 +137,85 @@ def make_plan(config: Config, source: Source | None = None) -> Plan:
     """Scan the source, settle what `auto` means, and find the model. Raises SourceError, ModelError or ConfigError."""
     source = source or read_source(config.source.url)
     resolved = resolve(config, source.classes)
-    return Plan(resolved, source, weights_digest(locate(resolved.backbone.model)))
+    embedder = "" if resolved.dedup.embedder == OFF else embedder_digest(resolved.dedup.embedder)
+    return Plan(resolved, source, weights_digest(locate(resolved.backbone.model)), embedder)
+
+
+def learned_of(history: History) -> Learned | None:
+    """What a begun run has learned; None when its log is still to be begun."""
+    first = history.opening
+    if first is None:
+        return None
+    return Learned(first.identity.get(CONCEPTS, ""), first.names, tuple(first.suffixes))
+
+
+def replace_learned(plan: Plan, learned: Learned | None) -> Plan:
+    return Plan(plan.config, plan.source, plan.weights, plan.embedder, learned)
 
 
 def begin(run: Run) -> None:
     """Write the card and the log's first entry, unless they are there; sweep what a dead run left behind."""
-    if not run.entries:
+    if run.history.version < 0:
         run.storage.put_once(layout.source_manifest(run.source.digest), run.source.to_parquet())
         write_card(run)
         classes, model = list(run.source.classes), run.config.backbone.model
-        run.add(log.OpenEntry(identity=run.identity, source=run.source.digest, classes=classes, model=model))
-    sweep(run)
+        learned = run.plan.learned
+        run.writer.append(
+            log.OpenEntry(
+                identity=run.identity,
+                source=run.source.digest,
+                classes=classes,
+                model=model,
+                names=dict(learned.names),
+                suffixes=list(learned.suffixes),
+            )
+        )
+    run.writer.mend()
+    for name in stale_files(run.storage, run.history):
+        run.storage.remove(name)
     if run.open_wave() is None:
         wave = run.next_wave()
         if wave is not None:
-            run.add(wave)
+            run.writer.append(wave)
 
 
 def write_card(run: Run) -> None:
     """Bring the data set card up to the log; each commit does, see `engine.card`."""
-    shards = [entry.shard for entry in run.commits if entry.shard]
+    shards = run.history.shards
     counts = Counts(
-        rows=sum(shard.rows for shard in shards),
+        rows=run.history.kept,
         real=len(run.source.images),
         shards=len(shards),
-        content=digest(run.identity, run.source.digest, [shard.sha256 for shard in shards])[:16],
+        content=digest(run.identity, run.source.digest, shards.digest)[:16],
         complete=run.complete,
     )
     run.storage.put(layout.CARD, data_set_card(run.source.classes, run.config, counts).encode())
 
 
-def sweep(run: Run) -> None:
-    """Remove staged chunks that the log has decided, and half-written files of a driver or actor that died."""
-    for name in stale_files(run):
-        run.storage.remove(name)
-
-
-def stale_files(run: Run) -> list[str]:
-    """Files that no run needs any more."""
-    stale: list[str] = []
-    for name, _ in run.storage.find(layout.OWN) + run.storage.find(layout.DATA):
-        if name.rsplit("/", 1)[-1].startswith(TEMPORARY):
-            stale.append(name)
-    for wave in run.waves:
-        decided = run.next_chunk(wave.wave)
-        for name in run.storage.names(layout.staged_wave(wave.wave)):
-            chunk = name.removeprefix("chunk-").removesuffix(".parquet")
-            if chunk.isdigit() and int(chunk) < decided:
-                stale.append(f"{layout.staged_wave(wave.wave)}/{name}")
-        for name in run.storage.names(layout.attempts_wave(wave.wave)):
-            number = layout.attempt_chunk(name)
-            if number is not None and number < decided:
-                stale.append(f"{layout.attempts_wave(wave.wave)}/{name}")
-    return stale
-
-
 def load_run(url: str) -> Run:
     """Open a finished or growing data set by its URL alone. Raises OutputError when there is none."""
     storage = Storage(url)
-    entries = log.read_log(storage)
-    if not entries or not isinstance(entries[0], log.OpenEntry):
+    history = read_log(storage)
+    first = history.opening
+    if first is None:
         raise OutputError(f"{url} holds no data set of diffii (no {layout.LOG} in it)")
-    first = entries[0]
     manifest = storage.read_or_none(layout.source_manifest(first.source))
     if manifest is None:
         raise OutputError(f"{url}: {layout.source_manifest(first.source)} is missing; restore it from a copy")
     source = Source.from_parquet(url, first.classes, manifest)
-    settings = {key: value for key, value in first.identity.items() if key != WEIGHTS}
+    settings = {key: value for key, value in first.identity.items() if key not in DIGESTS}
     config = from_flat({**settings, "output.url": url, "backbone.model": first.model})
-    return Run(storage, config, source, Plan(config, source, first.identity[WEIGHTS]), entries)
+    plan = Plan(config, source, first.identity[WEIGHTS], first.identity.get(EMBEDDER, ""), learned_of(history))
+    return Run(storage, config, source, plan, history)
+
+
+def _check(run: Run) -> None:
+    """Refuse an output that is not this run's to go on with. Raises OutputError or ConfigError."""
+    if run.history.version < 0:
+        _check_free(run.storage)
+    else:
+        _check_same(run)
+    run.next_wave()
 
 
 def _check_free(storage: Storage) -> None:
@@ -189,18 +228,19 @@ def _check_free(storage: Storage) -> None:
 
 
 def _check_same(run: Run) -> None:
-    first = run.entries[0]
-    if not isinstance(first, log.OpenEntry):
+    first = run.history.opening
+    if first is None:
         raise OutputError(f"{run.storage.url}: log entry 0 does not open a data set; restore it from a copy")
+    both = {**first.identity, **run.identity}
     changes = [
-        f"{key}: {first.identity.get(key)!r} there, {value!r} now"
-        for key, value in run.identity.items()
-        if first.identity.get(key) != value
+        f"{key}: {first.identity.get(key)!r} there, {run.identity.get(key)!r} now"
+        for key in both
+        if first.identity.get(key) != run.identity.get(key)
     ]
     if changes:
         raise OutputError(
-            f"{run.storage.url} was begun with other settings; repeat them or choose another output. "
-            + "; ".join(changes)
+            f"{run.storage.url} was begun with other settings; repeat them, or begin anew elsewhere with "
+            f"--fork NEW_OUT, which takes along what still fits. " + "; ".join(changes)
         )
     if first.source != run.source.digest:
         before = run.storage.read_or_none(layout.source_manifest(first.source))

@@ -45,19 +45,23 @@ def from_flat(values: Mapping[str, Any]) -> Config:
     nested: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.0)
-            raise ConfigError(f"{key} is no configuration key; did you mean {near[0]}?")
+            raise ConfigError(f"{key} is no configuration key; did you mean {_nearest(key)}?")
         group, _, name = key.partition(".")
         nested.setdefault(group, {})[name] = value
     try:
-        config = Config.model_validate(nested)
+        return Config.model_validate(nested)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"][:2])
-        raise ConfigError(f"{key}={first['input']!r}: {_sentence(first['msg'])}") from error
-    if config.actors.max is not None and config.actors.max < config.actors.min:
-        raise ConfigError(f"actors.max={config.actors.max}: must be at least actors.min ({config.actors.min})")
-    return config
+        # A check of several keys of a group names them itself.
+        said = f"{key}={first['input']!r}: " if "." in key else ""
+        raise ConfigError(f"{said}{_sentence(first['msg'])}") from error
+
+
+def _nearest(key: str) -> str:
+    """The keys of that name in any group, else the one that is written most like it."""
+    named = [known for known in KEYS if known.rpartition(".")[2] == key]
+    return " or ".join(named or difflib.get_close_matches(key, KEYS, n=1, cutoff=0.0))
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -6,37 +6,45 @@ from pathlib import Path
 
 from actors.generator import GeneratorSpec
 from actors.inverter import InverterSpec
+from actors.learner import concepts_folder
 from actors.model import ModelSpec
 from diffii.schedule import Spacing
 from engine.config import OFF, Config
+from engine.run import Run
 
 CPU_THREADS = 1
 """Threads of a model on the CPU. One actor a core is faster than one actor on all, and the same on every machine."""
 
 
-def model_spec(config: Config) -> ModelSpec:
+def model_spec(config: Config, concepts: str = "") -> ModelSpec:
+    """The resident model; `concepts` is the URL of those it is to know."""
     backbone = config.backbone
     path = Path(backbone.model).expanduser()
     model = str(path.resolve()) if path.is_dir() else backbone.model
-    return ModelSpec(model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS)
+    return ModelSpec(
+        model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS, concepts=concepts
+    )
 
 
-def inverter_spec(config: Config, source_url: str, output_url: str) -> InverterSpec:
+def inverter_spec(run: Run) -> InverterSpec:
+    config = run.config
     return InverterSpec(
-        model=model_spec(config),
-        source_url=source_url,
-        output_url=output_url,
+        model=model_spec(config, concepts_url(run)),
+        output_url=run.storage.url,
         steps=config.inversion.steps,
         spacing=spacing(config),
         micro_batch=config.inversion.micro_batch,
         embedder=embedder(config),
+        stall_timeout=config.engine.stall_timeout,
+        attempts=config.engine.attempts,
     )
 
 
-def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
+def generator_spec(run: Run) -> GeneratorSpec:
+    config = run.config
     return GeneratorSpec(
-        model=model_spec(config),
-        output_url=output_url,
+        model=model_spec(config, concepts_url(run)),
+        output_url=run.storage.url,
         steps=config.generation.steps,
         spacing=spacing(config),
         split=config.generation.split,
@@ -48,6 +56,12 @@ def generator_spec(config: Config, output_url: str) -> GeneratorSpec:
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,
     )
+
+
+def concepts_url(run: Run) -> str:
+    """Where the run's concepts lie; empty when it has none."""
+    concepts = run.plan.learned.concepts
+    return f"{run.storage.url}/{concepts_folder(concepts)}" if concepts else ""
 
 
 def embedder(config: Config) -> str | None:

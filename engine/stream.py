@@ -5,11 +5,12 @@ Every option here answers something that was measured on Ray 2.60; the comments 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,10 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from actors.failures import task_retries
+from actors.model import ActorSpec
 from diffii.errors import DiffiiError, ModelError
+from engine.progress import Progress, Silent
+from engine.watch import watching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +44,40 @@ RETRIES = task_retries(rows=64, micro_batch=16)
 """Of a chunk of the usual size; `expand` gives the number for the one configured."""
 
 
+_ADVICE = "\nFailed to apply UDF transform"
+"""Begins what Ray Data appends to the text of every exception, about settings of its own that are of no use here."""
+
+
 def stream(
-    tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int = 2, retries: int = RETRIES
+    tasks: pa.Table,
+    actor: type,
+    spec: Any,
+    pool: Pool,
+    overlap: int = 2,
+    retries: int = RETRIES,
+    progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Run `actor(spec)` over the tasks; yields what it returns, in any order.
 
     `overlap` calls run in an actor at once (loading and encoding beside the GPU); the actor's own lock keeps the GPU
-    part serial. A task is given again up to `retries` times when its process dies (see `actors.failures`). Raises the
+    part serial. A task is given again up to `retries` times when its process dies (see `actors.failures`). With an
+    ActorSpec the stage is watched: `progress` hears what the actors do, and one that stands still is ended. Raises the
     DiffiiError an actor raised, ModelError when a task has used up its retries, else the Ray error.
     """
     _quiet_context()
+    with contextlib.ExitStack() as watched:
+        if isinstance(spec, ActorSpec):
+            spec = replace(spec, board=watched.enter_context(watching(pool.max, progress or Silent())))
+        yield from _results(_pipeline(tasks, actor, spec, pool, overlap, retries), retries)
+
+
+def _pipeline(tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int, retries: int) -> ray.data.Dataset:
     # One row per block: a small plan in one block would go to one actor, whatever the size of the pool.
     source = ray.data.from_arrow(tasks).repartition(target_num_rows_per_block=1)
     with warnings.catch_warnings():
         # `max_task_retries` has no named replacement; without it a task that kills its process is tried for ever.
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        results = source.map_batches(
+        return source.map_batches(
             actor,
             fn_constructor_args=(spec,),
             batch_size=1,
@@ -73,12 +95,18 @@ def stream(
             ),
             max_task_retries=retries,
         )
+
+
+def _results(pipeline: ray.data.Dataset, retries: int) -> Iterator[dict[str, Any]]:
     try:
-        yield from results.iter_rows()
+        yield from pipeline.iter_rows()
     except RayError as error:
-        ours = _our_error(error)
+        ours = our_error(error)
         if ours is not None:
             raise ours from None
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            last = str(error).strip().splitlines()[-1].removeprefix("diffii.errors.")
+            raise ModelError(f"an actor does not start, there is nothing it can do: {last}") from error
         if isinstance(error, RayActorError):
             # The journal blames rows for what happens in the model long before; this is what happens beside it.
             raise ModelError(
@@ -99,18 +127,21 @@ def _quiet_context() -> None:
     context.max_consecutive_actor_init_deaths = 8
     # What leaves an actor as an exception is a bug of ours; skipping its chunk would hide it.
     context.max_errored_blocks = 0
+    # Ray Data wraps what an actor raises, and the pickled wrapper has lost what it was raised from.
+    context.raise_original_map_exception = True
     if not os.environ.get("DIFFII_VERBOSE"):
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _our_error(error: BaseException) -> DiffiiError | None:
-    """The DiffiiError inside what Ray raised, wherever Ray put it."""
+def our_error(error: BaseException) -> DiffiiError | None:
+    """The DiffiiError inside what Ray raised, as the actor raised it."""
     seen: list[BaseException | None] = [error]
     while seen:
         current = seen.pop()
-        if isinstance(current, DiffiiError):
-            return current
+        # Ray's own class of the error, made on the fly, is one of ours too, but holds a remote traceback for a text.
+        if isinstance(current, DiffiiError) and not isinstance(current, RayError):
+            return type(current)(str(current).partition(_ADVICE)[0])
         if current is not None:
             seen += [current.__cause__, getattr(current, "cause", None)]
     return None

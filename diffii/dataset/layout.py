@@ -10,15 +10,41 @@ OWN = "_diffii"
 LOG = f"{OWN}/log"
 STAGING = f"{OWN}/staging"
 ATTEMPTS = f"{OWN}/attempts"
+ATTEMPTS_IMAGES = f"{ATTEMPTS}/images"
 INVERSIONS = f"{OWN}/inversions"
 SIGNATURES = f"{OWN}/signatures"
+CONTEXTS = f"{OWN}/contexts"
+CONCEPTS = f"{OWN}/concepts"
+SIDECARS = f"{OWN}/shards"
+HEARTBEAT = f"{OWN}/driver.json"
+LEAKS = f"{OWN}/leaks.parquet"
 DATA = "data"
 CARD = "README.md"
 CONTACT_SHEET = "contact-sheet.png"
 
 
+LOG_FOLDER = 10_000
+"""Log entries in a folder. Finding the newest lists one folder, not a million names."""
+LOG_PAGE = 100
+"""Log entries in a small checkpoint; one over a whole folder takes the place of its hundred."""
+
+
+def log_folder(version: int) -> str:
+    return f"{LOG}/{version // LOG_FOLDER:08d}"
+
+
 def log_entry(version: int) -> str:
-    return f"{LOG}/{version:012d}.json"
+    return f"{log_folder(version)}/{version:012d}.json"
+
+
+def log_checkpoint(first: int) -> str:
+    """The checkpoint over the `LOG_PAGE` entries from `first` on."""
+    return f"{log_folder(first)}/{first:012d}.parquet"
+
+
+def log_folder_checkpoint(first: int) -> str:
+    """The checkpoint over the whole folder of entry `first`."""
+    return f"{log_folder(first)}.parquet"
 
 
 def source_manifest(digest: str) -> str:
@@ -33,9 +59,25 @@ def staged_wave(wave: int) -> str:
     return f"{STAGING}/wave-{wave:04d}"
 
 
-def attempt(wave: int, chunk: int, number: int) -> str:
-    """Entry `number` of the journal of a chunk that is being made."""
-    return f"{attempts_wave(wave)}/chunk-{chunk:010d}-{number:04d}.json"
+def staged_number(name: str) -> int | None:
+    """The chunk that a file in a folder of `staged_wave` holds; None when it is none of ours."""
+    chunk = name.removeprefix("chunk-").removesuffix(".parquet")
+    return int(chunk) if chunk.isdigit() else None
+
+
+def attempt(journal: str, number: int) -> str:
+    """Entry `number` of a journal of tries (`chunk_journal`, `image_journal`)."""
+    return f"{journal}-{number:04d}.json"
+
+
+def chunk_journal(wave: int, chunk: int) -> str:
+    """The journal of a chunk that is being made, without the entries' numbers."""
+    return f"{attempts_wave(wave)}/chunk-{chunk:010d}"
+
+
+def image_journal(step: str, batch: str) -> str:
+    """The journal of a batch of real images in one step of the inversion stage, without the entries' numbers."""
+    return f"{ATTEMPTS_IMAGES}/{step}-{batch}"
 
 
 def attempts_wave(wave: int) -> str:
@@ -54,6 +96,27 @@ def inversion(key: str) -> str:
 
 def signature(key: str) -> str:
     return f"{SIGNATURES}/{key[:2]}/{key}.bin"
+
+
+def image_batch(name: str) -> str:
+    """The batch that a file in `ATTEMPTS_IMAGES` is about; empty when it is none of ours."""
+    parts = name.split("-")
+    return parts[1] if len(parts) == 3 else ""
+
+
+def context(key: str) -> str:
+    """What one real image shows besides its subject."""
+    return f"{CONTEXTS}/{key[:2]}/{key}.json"
+
+
+def set_aside(name: str) -> str:
+    """Beside where an `inversion` or a `signature` would be: why there is none and will be none."""
+    return f"{name.rpartition('.')[0]}.failed.json"
+
+
+def sidecar(index: int) -> str:
+    """What is compared of the rows of shard `index`: ids, labels, hashes, embeddings; no images."""
+    return f"{SIDECARS}/{index:05d}.parquet"
 
 
 def shard(index: int) -> str:

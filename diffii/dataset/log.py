@@ -2,9 +2,11 @@
 
     0      `open`   what the data set is made of: identity, source, class names
     n      `wave`   a wave of the plan begins: for each class the ordinals [start, stop)
+    n      `near-copies` how near is too near, measured on the real images before the first row is decided
     n      `commit` a range of consecutive chunks is decided: the outcome of every row, and the shard if rows were kept
 
-A reader at version v sees exactly the shards of the entries up to v. Nothing is ever changed or removed.
+A reader at version v sees exactly the shards of the entries up to v. Nothing is ever changed or removed: an entry that
+is old enough to be in a checkpoint still keeps a driver that slept from writing its number.
 """
 
 from __future__ import annotations
@@ -13,11 +15,9 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from diffii.dataset import layout
-from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
 
-LOG_FORMAT = 1
+LOG_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,10 @@ class OpenEntry:
     classes: list[str]
     model: str
     """Where the model was; what it was is in the identity."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Class -> the tokens that name it in prompts, where concepts were learned."""
+    suffixes: list[str] = field(default_factory=list)
+    """The contexts that prompts of the first stage end with."""
     format: int = LOG_FORMAT
     kind: str = "open"
 
@@ -49,13 +53,26 @@ class WaveEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationEntry:
+    """From which distance on two images count as near-copies, per class, and what was measured for it.
+
+    Stored, so that a run that goes on decides as it began, whatever has become of the real images' signatures.
+    """
+
+    record: dict[str, Any]
+    kind: str = "near-copies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """One published file of `data/`."""
+    """One published file of `data/`, and what its rows are compared by, which lies beside the log."""
 
     name: str
     rows: int
     bytes: int
     sha256: str
+    sidecar: str = ""
+    sidecar_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,47 +100,42 @@ class CommitEntry:
         return len(self.lost.get(outcome, {}))
 
 
-Entry = OpenEntry | WaveEntry | CommitEntry
+Entry = OpenEntry | WaveEntry | CalibrationEntry | CommitEntry
 
 
 def with_shard(entry: CommitEntry, shard: Shard) -> CommitEntry:
     return replace(entry, shard=shard)
 
 
-def encode(entry: Entry) -> bytes:
-    return (json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
+def encode(entry: Entry, writer: str = "") -> bytes:
+    """An entry as it is written. `writer` names the driver: it knows its own entry again by it, should storage have
+    taken it and the answer been lost on the way."""
+    signed = {**asdict(entry), "writer": writer}
+    return (json.dumps(signed, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def decode(data: bytes, name: str) -> Entry:
-    """Raises OutputError naming the file when it is damaged or written by a newer diffii."""
+    """Raises OutputError naming the file when it is damaged or written by another format's diffii."""
     try:
         fields = json.loads(data)
         kind = fields["kind"]
+        fields.pop("writer", None)
         if kind == "open":
             if fields["format"] > LOG_FORMAT:
                 raise OutputError(f"{name} has log format {fields['format']}: update diffii to read this data set")
+            if fields["format"] < LOG_FORMAT:
+                raise OutputError(
+                    f"{name} has log format {fields['format']}, from before the first release: this diffii reads "
+                    f"{LOG_FORMAT}; read it with the version that wrote it, or make the data set anew"
+                )
             return OpenEntry(**fields)
         if kind == "wave":
             return WaveEntry(**fields)
+        if kind == "near-copies":
+            return CalibrationEntry(**fields)
         if kind == "commit":
             shard = fields.pop("shard")
             return CommitEntry(**fields, shard=Shard(**shard) if shard else None)
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{name} is not a log entry of diffii ({error}): restore it from a copy") from error
     raise OutputError(f"{name} is a log entry of the unknown kind {kind!r}: update diffii to read this data set")
-
-
-def read_log(storage: Storage, version: int | None = None) -> list[Entry]:
-    """All entries up to `version` (the newest by default), oldest first; empty when there is no log.
-
-    Raises OutputError when an entry is damaged, or missing below a later one, or when there is no such version.
-    """
-    names = [name for name in storage.names(layout.LOG) if name.endswith(".json")]
-    if version is not None:
-        if not 0 <= version < len(names):
-            raise OutputError(f"{storage.url} has no version {version}; its versions are 0 to {len(names) - 1}")
-        names = names[: version + 1]
-    for number, name in enumerate(names):
-        if name != layout.log_entry(number).rsplit("/", 1)[-1]:
-            raise OutputError(f"{storage.url}: log entry {number} is missing; restore it from a copy")
-    return [decode(storage.read(f"{layout.LOG}/{name}"), f"{layout.LOG}/{name}") for name in names]

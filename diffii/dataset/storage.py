@@ -7,17 +7,22 @@ link; on object stores a conditional PUT (`mode="create"`).
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from diffii.dataset.patience import patiently
 from diffii.errors import OutputError
 
 TEMPORARY = ".tmp-"
+
+T = TypeVar("T")
 
 
 class Storage:
@@ -41,9 +46,13 @@ class Storage:
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
+    def patiently(self, name: str, call: Callable[[], T]) -> T:
+        """What `call` gives; it is made again while storage fails (`diffii.dataset.patience`). Raises OutputError."""
+        return patiently(f"{self.url}/{name}", not self.is_local, call)
+
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError when it is not there."""
-        return self.fs.cat_file(self.path(name))
+        return self.patiently(name, lambda: self.fs.cat_file(self.path(name)))
 
     def read_or_none(self, name: str) -> bytes | None:
         try:
@@ -53,12 +62,12 @@ class Storage:
 
     def open(self, name: str) -> Any:
         """A seekable binary file for reading."""
-        return self.fs.open(self.path(name), "rb")
+        return self.patiently(name, lambda: self.fs.open(self.path(name), "rb"))
 
     def names(self, folder: str = "") -> list[str]:
         """Names directly in a folder, sorted; empty when it does not exist."""
         try:
-            entries = self.fs.ls(self.path(folder), detail=False, refresh=True)
+            entries = self.patiently(folder, lambda: self.fs.ls(self.path(folder), detail=False, refresh=True))
         except (FileNotFoundError, NotADirectoryError):
             return []
         base = self.path(folder).rstrip("/")
@@ -69,7 +78,7 @@ class Storage:
         """(name, size) of every file below a folder, sorted by name; empty when it does not exist."""
         base = self.path("").rstrip("/") + "/"
         try:
-            found = self.fs.find(self.path(folder), detail=True)
+            found = self.patiently(folder, lambda: self.fs.find(self.path(folder), detail=True))
         except FileNotFoundError:
             return []
         return sorted((path.removeprefix(base), int(info.get("size") or 0)) for path, info in found.items())
@@ -77,9 +86,9 @@ class Storage:
     def put_once(self, name: str, data: bytes) -> bool:
         """Publish a file if there is none of this name; False when another was first."""
         if self.is_local:
-            return _link_once(Path(self.path(name)), data)
+            return self.patiently(name, lambda: _link_once(Path(self.path(name)), data))
         try:
-            self.fs.pipe_file(self.path(name), data, mode="create")
+            self.patiently(name, lambda: self.fs.pipe_file(self.path(name), data, mode="create"))
         except FileExistsError:
             return False
         return True
@@ -88,16 +97,36 @@ class Storage:
         """Replace a file that nothing relies on (a picture, a report, the data set card)."""
         if self.is_local:
             path = Path(self.path(name))
-            _write_temporary(path.parent, data).replace(path)
+            self.patiently(name, lambda: _write_temporary(path.parent, data).replace(path))
         else:
-            self.fs.pipe_file(self.path(name), data)
+            self.patiently(name, lambda: self.fs.pipe_file(self.path(name), data))
+
+    def take_over(self, name: str, other: Storage) -> None:
+        """Have the file of this name in `other` here too: linked or copied where it lies, if storage can do that."""
+        if self.is_local and other.is_local:
+            target = Path(self.path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                target.hardlink_to(other.path(name))
+                return
+            except FileExistsError:
+                return
+            except OSError:  # another disk, or a file system without links
+                pass
+        elif type(self.fs) is type(other.fs) and not self.is_local:
+            self.patiently(name, lambda: self.fs.cp_file(other.path(name), self.path(name)))
+            return
+        self.put_once(name, other.read(name))
 
     def remove(self, name: str) -> None:
         """Remove a file; no error when it is gone already."""
         try:
-            self.fs.rm_file(self.path(name))
+            self.patiently(name, lambda: self.fs.rm_file(self.path(name)))
         except FileNotFoundError:
             return
+
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def _link_once(path: Path, data: bytes) -> bool:
@@ -106,13 +135,18 @@ def _link_once(path: Path, data: bytes) -> bool:
         path.hardlink_to(temporary)
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        # Another driver has swept what it took for a dead one's.
+        return _link_once(path, data)
     except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
         raise OutputError(
             f"{path.parent} is on a file system without hard links ({error.strerror}), by which files are published "
             "whole; use another disk or an object store"
         ) from error
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return True
 

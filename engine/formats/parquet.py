@@ -31,8 +31,6 @@ SCHEMA = pa.schema(
         ("recipe", pa.string()),
     ]
 )
-EMBEDDING = pa.field("embedding", pa.binary())
-"""A further column where near-copies are decided: what a later run rebuilds its index from."""
 FULL_STRENGTH = 1.0
 """Share of the noise path that is denoised. Diff-II starts at its noisy end."""
 ROW_GROUP_BYTES = 100 * 2**20
@@ -56,11 +54,7 @@ def write_shard(staged: pa.Table, classes: Sequence[str], extension: str) -> byt
         "phash": staged["phash"],
         "is_synthetic": [True] * rows,
     }
-    schema = SCHEMA
-    if staged["embedding"].null_count < rows:
-        schema = SCHEMA.append(EMBEDDING)
-        columns["embedding"] = staged["embedding"]
-    schema = schema.with_metadata({"huggingface": _features(classes, schema)})
+    schema = SCHEMA.with_metadata({"huggingface": _features(classes, SCHEMA)})
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     buffer = io.BytesIO()
     rest = [name for name in schema.names if name != "image"]
@@ -79,7 +73,7 @@ def write_shard(staged: pa.Table, classes: Sequence[str], extension: str) -> byt
 
 def _features(classes: Sequence[str], schema: pa.Schema) -> str:
     kinds = {pa.int64(): "int64", pa.uint64(): "uint64", pa.float64(): "float64", pa.string(): "string"}
-    kinds |= {pa.bool_(): "bool", pa.binary(8): "binary", pa.binary(): "binary"}
+    kinds |= {pa.bool_(): "bool", pa.binary(8): "binary"}
     features: dict[str, Any] = {}
     for column in schema:
         if column.name == "image":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PASSED, PREEMPTED, STALLED, Journal, Process
+from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PASSED, PREEMPTED, STALLED, Journal, Process, of_chunk
 from actors.failures import MAX_KILLERS, OUT_OF_MEMORY_TRIES, SILENT_DEATHS
 from actors.isolation import Death
 from diffii.dataset import layout
@@ -21,8 +22,10 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(str(tmp_path))
 
 
-def journal(storage: Storage, process: Process = HERE, gone: set[str] | None = None) -> Journal:
-    return Journal(storage, 0, 3, process, lambda: gone or set())
+def journal(
+    storage: Storage, process: Process = HERE, gone: set[str] | None = None, excused: Collection[str] = ()
+) -> Journal:
+    return Journal(storage, of_chunk(0, 3), process, lambda: gone or set(), excused)
 
 
 def files(storage: Storage) -> list[str]:
@@ -67,6 +70,13 @@ def test_a_node_that_is_gone_took_its_processes_along(storage: Storage) -> None:
     died(storage, [4], node="spot")
     assert journal(storage, gone={"spot"}).deaths == []
     assert len(journal(storage, gone={"another"}).deaths) == 1
+
+
+def test_what_the_driver_ended_itself_blames_nobody(storage: Storage) -> None:
+    frozen = Process("run", "node")
+    journal(storage, frozen).begin([4])
+    assert journal(storage, excused={frozen.name}).deaths == []
+    assert len(journal(storage, excused={"another"}).deaths) == 1
 
 
 def test_the_last_try_of_a_dead_driver_does_not_count_those_before_do(storage: Storage) -> None:
@@ -129,6 +139,6 @@ def test_out_of_memory_everywhere_names_the_key(storage: Storage) -> None:
 
 
 def test_a_journal_is_found_by_its_chunk() -> None:
-    name = layout.attempt(0, 12, 3).rsplit("/", 1)[-1]
+    name = layout.attempt(layout.chunk_journal(0, 12), 3).rsplit("/", 1)[-1]
     assert layout.attempt_chunk(name) == 12
     assert layout.attempt_chunk(".tmp-0123") is None

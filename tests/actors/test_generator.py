@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,22 @@ import pytest
 import torch
 
 from actors import failures, shield
-from actors.attempts import Journal, Process
+from actors.attempts import Journal, Process, of_chunk
 from actors.failures import deaths_to_isolate
 from actors.generator import Generator
 from actors.inverter import Inverter, InverterSpec, read_inversion
 from diffii.dataset import layout, staged
 from diffii.dataset.log import WaveEntry
 from diffii.errors import ModelError, SourceError
-from engine.defaults import resolve
-from engine.specs import generator_spec, model_spec
+from engine.inversions import missing_tasks, task_table
 from engine.plan import CHUNK_SCHEMA, Plan, first_wave
 from engine.run import Run, prepare
 from engine.settings import from_flat
-from tests.engine.sources import garments
+from engine.specs import generator_spec, model_spec
+from tests.engine.sources import PLAIN, garments
 
 SETTINGS = {
+    **PLAIN,
     "inversion.steps": 3,
     "inversion.micro_batch": 4,
     "generation.steps": 3,
@@ -55,7 +57,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, WaveEnt
 def inverter(run: Run) -> Inverter:
     spec = InverterSpec(
         model=model_spec(run.config),
-        source_url=run.source.url,
         output_url=run.storage.url,
         steps=3,
         spacing="matched",
@@ -65,10 +66,8 @@ def inverter(run: Run) -> Inverter:
 
 
 def invert(run: Run) -> None:
-    images = run.plan.inversions()
-    fields = ("key", "where", "sha256", "prompt")
-    task = {name: [[getattr(image, name) for image in images]] for name in fields}
-    assert inverter(run)(pa.table(task)).to_pylist() == [{"images": len(images)}]
+    images = missing_tasks(run)
+    assert inverter(run)(task_table(images, 100)).to_pylist() == [{"images": len(images), "set_aside": []}]
 
 
 def generate(generator: Generator, plan: Plan, wave: WaveEntry, chunk: int = 0) -> list[dict[str, Any]]:
@@ -86,7 +85,7 @@ def generator(run: tuple[Run, WaveEntry], tmp_path: Path) -> Generator:
     """A generator that reads the run's inversions and stages into a folder of its own."""
     (tmp_path / layout.OWN).mkdir()
     (tmp_path / layout.INVERSIONS).symlink_to(Path(run[0].storage.root) / layout.INVERSIONS)
-    return Generator(generator_spec(run[0].config, str(tmp_path)))
+    return Generator(replace(generator_spec(run[0]), output_url=str(tmp_path)))
 
 
 def test_a_chunk_is_staged_in_plan_order_with_its_recipes(run: tuple[Run, WaveEntry], generator: Generator) -> None:
@@ -318,7 +317,7 @@ def test_a_lost_cuda_context_ends_the_process_with_the_reason(
     monkeypatch.setattr(generator, "_model", asserts)
     with pytest.raises(Ended):
         generator(run[0].plan.table(run[1], [0]))
-    journal = Journal(generator._storage, 0, 0, Process(generator._spec.run), set)
+    journal = Journal(generator._storage, of_chunk(0, 0), Process(generator._spec.run), set)
     (death,) = journal.deaths
     assert (death.rows, death.cause) == (set(range(6)), "RuntimeError: CUDA error: device-side assert triggered")
 
@@ -342,7 +341,7 @@ def test_a_source_image_that_changed_is_named(run: tuple[Run, WaveEntry], tmp_pa
         invert(prepared)
 
 
-def test_specs_follow_the_resolved_configuration() -> None:
-    config = resolve(from_flat({"inversion.preset": "reference"}), ("Bag",))
-    spec = generator_spec(config, "somewhere")
+def test_specs_follow_the_resolved_configuration(run: tuple[Run, WaveEntry], tmp_path: Path) -> None:
+    settings = {"inversion.preset": "reference", "source.url": run[0].source.url, "output.url": str(tmp_path / "out")}
+    spec = generator_spec(prepare(from_flat(settings)))
     assert (spec.spacing, spec.steps, spec.guidance) == ("leading", 25, 7.5)

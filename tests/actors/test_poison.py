@@ -18,17 +18,18 @@ import pytest
 from actors.generator import Generator, GeneratorSpec
 from diffii.dataset import layout, log
 from diffii.dataset.storage import Storage
-from diffii.errors import ModelError
+from diffii.errors import ModelError, SourceError
 from engine import expand as expansion
 from engine.formats.parquet import read_kept
 from engine.run import Run
 from engine.settings import from_flat
 from engine.stream import Pool, stream
-from tests.engine.sources import garments
+from tests.engine.sources import PLAIN, garments
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = {
+    **PLAIN,
     "inversion.steps": 2,
     "inversion.micro_batch": 4,
     "generation.steps": 2,
@@ -92,7 +93,7 @@ def quiet(source: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None
 
 def images(run: Run) -> dict[str, bytes]:
     storage: Storage = run.storage
-    shards = [entry.shard.name for entry in run.commits if entry.shard]
+    shards = [entry.shard.name for entry in run.commits() if entry.shard]
     return {sample: image for name in shards for sample, image in read_kept(storage.read(name))}
 
 
@@ -100,7 +101,7 @@ def poisoned(run: Run) -> Iterator[tuple[tuple[int, int], str]]:
     """((label, ordinal), reason) of every poisoned row in the log."""
     wave = run.waves[0]
     assert isinstance(wave, log.WaveEntry)
-    for entry in run.commits:
+    for entry in run.commits():
         first = entry.first * run.config.commit.chunk_size
         for number, reason in entry.lost.get("poisoned", {}).items():
             (row,) = run.plan.rows(wave, first + int(number), first + int(number) + 1)
@@ -157,3 +158,30 @@ def test_a_task_that_kills_beside_the_model_stops_the_run(ray_here: None) -> Non
     tasks = pa.table({"chunk": [0, 1]})
     with pytest.raises(ModelError, match=r"ended 3 times over one task, outside of the model's calls"):
         list(stream(tasks, Doomed, None, Pool(min=1, max=1, gpus=0.0), retries=2))
+
+
+class Complaining:
+    """An actor that finds what a user can mend."""
+
+    def __init__(self, spec: None) -> None: ...
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        raise SourceError("a.png has changed; restore it")
+
+
+def test_an_error_that_a_user_can_mend_arrives_as_it_was_raised(ray_here: None) -> None:
+    with pytest.raises(SourceError) as raised:
+        list(stream(pa.table({"chunk": [0]}), Complaining, None, Pool(min=1, max=1, gpus=0.0)))
+    assert str(raised.value) == "a.png has changed; restore it"
+
+
+class Unable:
+    """An actor whose model does not load."""
+
+    def __init__(self, spec: None) -> None:
+        raise ModelError("backbone.model: the weights are damaged")
+
+
+def test_an_actor_that_cannot_start_says_why(ray_here: None) -> None:
+    with pytest.raises(ModelError, match=r"an actor does not start.*: ModelError: backbone\.model: the weights are"):
+        list(stream(pa.table({"chunk": [0]}), Unable, None, Pool(min=1, max=1, gpus=0.0)))

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from actors import failures
-from actors.failures import out_of_memory, patiently
+from actors.failures import out_of_memory, storage_faults
 from actors.watchdog import SLACK, Watchdog
 from diffii.errors import OutputError
 
@@ -49,38 +48,15 @@ def test_a_slow_machine_gets_more_time(watchdog: Watchdog) -> None:
     assert watchdog.limit >= 0.5 * SLACK
 
 
-class Flaky:
-    """Fails a number of times, then answers."""
-
-    def __init__(self, failures: int, error: OSError) -> None:
-        self.left, self.error, self.calls = failures, error, 0
-
-    def __call__(self) -> int:
-        self.calls += 1
-        if self.calls <= self.left:
-            raise self.error
-        return 7
+def test_storage_that_fails_stops_the_run_naming_the_file() -> None:
+    said = r"s3://b/x: storage fails: OSError: slow down; nothing is lost"
+    with pytest.raises(OutputError, match=said), storage_faults("s3://b/x"):
+        raise OSError("slow down")
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "STORAGE_PAUSES", (0.0, 0.0))
-
-
-def test_storage_that_recovers_costs_nothing(impatient: None) -> None:
-    assert patiently("s3://b/x", Flaky(2, ConnectionResetError("reset"))) == 7
-
-
-def test_storage_that_does_not_stops_the_run_naming_the_file(impatient: None) -> None:
-    with pytest.raises(OutputError, match=r"s3://b/x: storage failed 3 times over, last with OSError: slow down"):
-        patiently("s3://b/x", Flaky(9, OSError("slow down")))
-
-
-def test_a_file_that_is_not_there_is_an_answer(impatient: None) -> None:
-    gone = Flaky(9, FileNotFoundError("gone"))
-    with pytest.raises(FileNotFoundError):
-        patiently("s3://b/x", gone)
-    assert gone.calls == 1
+def test_a_file_that_is_not_there_is_an_answer() -> None:
+    with pytest.raises(FileNotFoundError), storage_faults("s3://b/x"):
+        raise FileNotFoundError("gone")
 
 
 def test_the_cpus_allocator_is_memory_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.engine.sources import PLAIN
+
 SMALL = [
     "--set=inversion.steps=4",
     "--set=inversion.micro_batch=4",
@@ -19,6 +22,7 @@ SMALL = [
     "--set=generation.micro_batch=4",
     "--set=commit.chunk_size=4",
     "--set=output.shard_rows=8",
+    *(f"--set={key}={json.dumps(value)}" for key, value in PLAIN.items()),
 ]
 
 

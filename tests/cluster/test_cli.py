@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
 import diffii as snapshots
 from diffii.dataset import layout
+from diffii.garments.catalog import CONTEXTS
 from engine.verify import verify
 from tests.cluster.commands import SMALL, diffii, kill_when, run
 from tests.engine.sources import garments
@@ -134,3 +137,76 @@ def test_the_demo(tmp_path: Path) -> None:
     found = verify(str(tmp_path / "demo"))
     assert (found.ok, found.kept, found.classes) == (True, 250, 10)
     assert "is complete: nothing to do" in run("demo", "--out", tmp_path / "demo").stderr
+
+
+@pytest.mark.slow
+def test_a_second_driver_waits_and_goes_on_from_there(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = subprocess.Popen(diffii("expand", source, out, *SMALL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not (out / layout.HEARTBEAT).exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    assert json.loads(run("status", out, "--json").stdout)["state"] in ("running", "complete")
+    second = run("expand", source, out, *SMALL, "--set=expansion.factor=6")
+    first.communicate()
+    assert first.returncode == 0
+    assert f"process {first.pid} on " in second.stderr and "waiting for its end" in second.stderr
+    found = verify(str(out))
+    assert (found.ok, found.kept, found.orphans) == (True, 72, [])
+
+
+def test_a_fork_begins_anew_with_what_still_fits(
+    source: Path, quiet: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    other = [*SMALL, "--set=generation.split=0.9"]
+    refused = run("expand", source, quiet[0], *other, code=2).stderr
+    assert "generation.split: 0.3 there, 0.9 now" in refused and "--fork NEW_OUT" in refused
+    new = tmp_path / "new"
+    done = run("expand", source, quiet[0], *other, "--fork", new)
+    assert f"12 files taken along from {quiet[0]}" in done.stderr
+    assert "invert" not in done.stderr
+    assert verify(str(new)).ok
+    assert verify(str(new)).digest != verify(str(quiet[0])).digest
+    assert "that is the output itself" in run("expand", source, new, *other, "--fork", new, code=2).stderr
+
+
+def test_repair_removes_what_belongs_to_nothing(
+    quiet: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(quiet[0], tmp_path / "out"))
+    (out / layout.shard(99)).write_bytes(b"somebody's")
+    assert "data/train-00099.parquet" in run("verify", out).stdout
+    assert "removed data/train-00099.parquet" in run("verify", out, "--repair").stdout
+    assert not (out / layout.shard(99)).exists()
+    assert verify(str(out)).orphans == []
+
+
+@pytest.mark.slow
+def test_captions_and_concepts_can_be_had_alone(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = ["--set=learn.steps=3", "--set=learn.batch=4", "--set=inversion.micro_batch=4"]
+    said = run("caption", source, out, *settings).stdout.splitlines()
+    assert said and set(said) <= set(CONTEXTS.values())
+    done = run("learn", source, out, *settings)
+    folder = Path(done.stdout.strip())
+    assert (folder / "learned_embeds.safetensors").is_file()
+    assert "caption" not in done.stderr
+    few = ["--set=inversion.steps=2", "--set=generation.steps=2", "--set=dedup.embedder=off"]
+    expanded = run("expand", source, out, *settings, *few, "--set=expansion.factor=1")
+    assert "learn" not in expanded.stderr
+    assert verify(str(out)).ok
+    assert "is begun: what it was begun with stays" in run("learn", source, out, *settings, *few).stderr
+
+
+@pytest.mark.slow
+def test_a_held_out_set_is_reported_on(source: Path, tmp_path: Path) -> None:
+    heldout = tmp_path / "heldout"
+    heldout.mkdir()
+    shutil.copytree(source / "Bag", heldout / "Bag")
+    settings = [*SMALL, "--set=dedup.embedder=lite0", "--set=expansion.factor=1", f"--set=dedup.holdout={heldout}"]
+    done = run("expand", source, tmp_path / "out", *settings)
+    assert "leaks: 3 of 3 held-out images are shown in training: 3 of 12 real training images are the same file" in (
+        " ".join(done.stderr.split())
+    )
+    leaks = pq.read_table(tmp_path / "out" / layout.LEAKS).to_pylist()
+    assert sum(leak["exact"] for leak in leaks) == 3

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from diffii.dataset import layout, log
+from diffii.dataset.history import iter_entries, read_log
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
 
@@ -26,10 +27,18 @@ COMMIT = log.CommitEntry(
     rows=50,
     lost={"rejected": {"3": "near copy of x"}, "poisoned": {"7": "NaN", "8": "NaN"}},
     kept_per_class={"0": 24, "1": 18, "2": 5},
-    shard=log.Shard(name="data/train-00000.parquet", rows=47, bytes=1234, sha256="cd" * 32),
+    shard=log.Shard(
+        name="data/train-00000.parquet",
+        rows=47,
+        bytes=1234,
+        sha256="cd" * 32,
+        sidecar="_diffii/shards/00000.parquet",
+        sidecar_sha256="ef" * 32,
+    ),
     fingerprints=["cpu fp32"],
 )
 ALL_LOST = log.CommitEntry(wave=1, first=0, last=0, rows=1, lost={"rejected": {"0": "near copy of y"}})
+CALIBRATION = log.CalibrationEntry(record={"thresholds": [[1, 2], [3, 4]], "pooled": 5})
 ENTRIES: list[log.Entry] = [OPEN, WAVE, COMMIT, ALL_LOST]
 
 
@@ -41,11 +50,15 @@ def storage(tmp_path: Path) -> Storage:
     return storage
 
 
+def read(storage: Storage, version: int | None = None) -> list[log.Entry]:
+    return list(iter_entries(storage, version))
+
+
 def changed(entry: log.Entry, **fields: Any) -> bytes:
     return json.dumps(json.loads(log.encode(entry)) | fields).encode()
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.kind)
+@pytest.mark.parametrize("entry", [*ENTRIES, CALIBRATION], ids=lambda entry: entry.kind)
 def test_an_entry_is_read_back_as_written(entry: log.Entry) -> None:
     data = log.encode(entry)
     again = log.decode(data, "x")
@@ -80,6 +93,7 @@ def test_a_commit_counts_its_rows() -> None:
         changed(COMMIT, shard={"name": "data/x"}),
         changed(COMMIT, shard=5),
         changed(OPEN, format="two"),
+        changed(CALIBRATION, surprise=1),
     ],
 )
 def test_a_damaged_entry_is_named(data: bytes) -> None:
@@ -96,16 +110,16 @@ def test_an_entry_of_a_newer_diffii_is_refused() -> None:
 
 
 def test_the_log_is_read_oldest_first(storage: Storage) -> None:
-    assert log.read_log(storage) == ENTRIES
+    assert read(storage) == ENTRIES
 
 
 def test_the_log_as_of_a_version_ends_there(storage: Storage) -> None:
     for version in range(len(ENTRIES)):
-        assert log.read_log(storage, version) == ENTRIES[: version + 1]
+        assert read(storage, version) == ENTRIES[: version + 1]
 
 
 def test_there_may_be_no_log(tmp_path: Path) -> None:
-    assert log.read_log(Storage(str(tmp_path / "new"))) == []
+    assert read_log(Storage(str(tmp_path / "new"))).version == -1
 
 
 def test_order_is_by_number_beyond_nine(tmp_path: Path) -> None:
@@ -113,7 +127,7 @@ def test_order_is_by_number_beyond_nine(tmp_path: Path) -> None:
     for wave in range(12):
         entry = log.WaveEntry(wave=wave, starts=[], stops=[], targets=[], limits=[])
         storage.put_once(layout.log_entry(wave), log.encode(entry))
-    waves = [entry.wave for entry in log.read_log(storage) if isinstance(entry, log.WaveEntry)]
+    waves = [entry.wave for entry in read(storage) if isinstance(entry, log.WaveEntry)]
     assert waves == list(range(12))
 
 
@@ -121,29 +135,29 @@ def test_order_is_by_number_beyond_nine(tmp_path: Path) -> None:
 def test_a_gap_is_refused(storage: Storage, missing: int) -> None:
     storage.remove(layout.log_entry(missing))
     with pytest.raises(OutputError, match=f"log entry {missing} is missing"):
-        log.read_log(storage)
+        read_log(storage)
 
 
 def test_a_gap_above_the_version_asked_for_does_not_matter(storage: Storage) -> None:
     storage.remove(layout.log_entry(2))
-    assert log.read_log(storage, 1) == ENTRIES[:2]
+    assert read(storage, 1) == ENTRIES[:2]
     with pytest.raises(OutputError, match="log entry 2 is missing"):
-        log.read_log(storage, 2)
+        read_log(storage, 2)
 
 
 def test_a_damaged_entry_of_the_log_is_named(storage: Storage) -> None:
     storage.put(layout.log_entry(2), log.encode(COMMIT)[:100])
     with pytest.raises(OutputError, match=layout.log_entry(2)):
-        log.read_log(storage)
-    assert log.read_log(storage, 1) == ENTRIES[:2]
+        read_log(storage)
+    assert read(storage, 1) == ENTRIES[:2]
 
 
 def test_files_that_are_no_entries_are_passed_over(storage: Storage) -> None:
     storage.put(f"{layout.LOG}/.tmp-0123", b"half")
-    assert log.read_log(storage) == ENTRIES
+    assert read(storage) == ENTRIES
 
 
 @pytest.mark.parametrize("version", [-1, 4, 99])
 def test_a_version_that_is_none_is_refused(storage: Storage, version: int) -> None:
     with pytest.raises(OutputError, match=r"has no version .* its versions are 0 to 3"):
-        log.read_log(storage, version)
+        read_log(storage, version)

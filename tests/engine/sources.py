@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from diffii.garments.catalog import CONTEXTS
 from diffii.garments.data import export_pool
 from diffii.hashing import sha256
 from engine.source import Source, SourceImage
+
+PLAIN: dict[str, Any] = {
+    "captions.method": "off",
+    "prompts.suffixes": list(CONTEXTS.values()),
+    "learn.concepts": "off",
+    # Few steps give smears, which are near-copies of one another.
+    "dedup.embedder": "off",
+}
+"""What is not under test in a test of something else: nothing is learned, nothing rejected for its looks."""
 
 
 def imaginary(sizes: list[int], names: list[str] | None = None) -> Source:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import secrets
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from diffii.dataset import layout, log, staged
+from diffii.dataset.history import iter_entries, read_log
 from diffii.dataset.storage import Storage
 from diffii.errors import FencedError, OutputError
 from diffii.hashing import sha256
-from engine.commit import Committer, PackOrder, append, pack
+from engine.append import LogWriter
+from engine.commit import Committer
+from engine.pack import PackOrder, pack
 
 CHUNKS, ROWS = 9, 4
 CLASSES = ("a/b", "été")
@@ -51,14 +55,12 @@ def inline(order: PackOrder) -> Future[log.Shard]:
     return future
 
 
-def committer(storage: Storage, next_chunk: int = 0, version: int = 0, shards: int = 0, packer=inline) -> Committer:
+def committer(storage: Storage, packer=inline) -> Committer:
     return Committer(
         storage,
+        LogWriter(storage, read_log(storage), secrets.token_hex(4)),
         0,
         CHUNKS,
-        next_chunk=next_chunk,
-        version=version,
-        shards=shards,
         shard_rows=10,
         classes=CLASSES,
         extension="png",
@@ -74,7 +76,7 @@ def run(folder: Path, order: list[int], lost: dict[int, dict[int, str]] | None =
     for chunk in order:
         work.staged(chunk)
     work.finish()
-    return [entry for entry in log.read_log(storage) if isinstance(entry, log.CommitEntry)]
+    return [entry for entry in list(iter_entries(storage)) if isinstance(entry, log.CommitEntry)]
 
 
 def test_order_of_arrival_changes_nothing(tmp_path: Path) -> None:
@@ -117,26 +119,21 @@ def test_going_on_after_a_stop_anywhere_gives_the_same(tmp_path: Path) -> None:
         first = committer(storage)
         for chunk in range(stop):
             first.staged(chunk)
-        done = log.read_log(storage)
-        commits = [entry for entry in done if isinstance(entry, log.CommitEntry)]
-        begin = commits[-1].last + 1 if commits else 0
-        second = committer(storage, begin, len(done), len(commits))
+        second = committer(storage)
         for chunk in range(CHUNKS):
             second.staged(chunk)
         second.finish()
-        assert log.read_log(storage) == expected
+        assert list(iter_entries(storage)) == expected
 
 
 def test_a_shard_of_a_dead_run_is_adopted_and_a_foreign_one_refused(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     for chunk in range(CHUNKS):
         stage(storage, chunk)
-    order = PackOrder(
-        url=storage.url, name="data/x.parquet", wave=0, first=0, last=1, lost_rows=(), classes=CLASSES, extension="png"
-    )
+    order = PackOrder(url=storage.url, index=7, wave=0, first=0, last=1, lost_rows=(), classes=CLASSES, extension="png")
     assert pack(order) == pack(order)
-    storage.put("data/x.parquet", b"somebody else's")
-    with pytest.raises(OutputError, match=r"data/x\.parquet exists and is not what this run would write"):
+    storage.put(layout.shard(7), b"somebody else's")
+    with pytest.raises(OutputError, match=r"data/train-00007.parquet exists and is not what this run would write"):
         pack(order)
 
 
@@ -153,15 +150,17 @@ def test_a_second_driver_is_fenced(tmp_path: Path) -> None:
         for chunk in range(CHUNKS):
             slow.staged(chunk)
     fast.finish()
-    assert len(log.read_log(storage)) == 3
+    assert len(list(iter_entries(storage))) == 3
 
 
 def test_the_first_writer_of_a_log_entry_wins(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     wave = log.WaveEntry(wave=0, starts=[0], stops=[1], targets=[1], limits=[2])
-    append(storage, 0, wave)
+    first, second = (LogWriter(storage, read_log(storage), name) for name in ("first", "second"))
+    first.append(wave)
     with pytest.raises(FencedError, match="log entry 0 first"):
-        append(storage, 0, wave)
+        second.append(wave)
+    assert second.history.version == -1
 
 
 def test_entries_wait_for_a_slow_packer_and_keep_their_order(tmp_path: Path) -> None:
@@ -182,10 +181,10 @@ def test_entries_wait_for_a_slow_packer_and_keep_their_order(tmp_path: Path) -> 
         work = committer(storage, packer=packer)
         for chunk in range(CHUNKS):
             work.staged(chunk)
-        assert log.read_log(storage) == [], "the first shard is not there, so no later one may be in the log"
+        assert list(iter_entries(storage)) == [], "the first shard is not there, so no later one may be in the log"
         gate.set_result(None)
         work.finish()
-    assert [entry.first for entry in log.read_log(storage) if isinstance(entry, log.CommitEntry)] == [0, 3, 6]
+    assert [entry.first for entry in list(iter_entries(storage)) if isinstance(entry, log.CommitEntry)] == [0, 3, 6]
 
 
 def test_a_chunk_that_never_comes_is_said(tmp_path: Path) -> None:
@@ -195,3 +194,17 @@ def test_a_chunk_that_never_comes_is_said(tmp_path: Path) -> None:
     work.staged(0)
     with pytest.raises(OutputError, match="chunk 1 of wave 0 was never staged"):
         work.finish()
+
+
+def test_an_entry_whose_answer_was_lost_is_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(str(tmp_path))
+    writer = LogWriter(storage, read_log(storage), "me")
+    put_once = storage.put_once
+
+    def lost_answer(name: str, data: bytes) -> bool:
+        put_once(name, data)
+        return put_once(name, data)  # the client's own second try finds the first one's file
+
+    monkeypatch.setattr(storage, "put_once", lost_answer)
+    writer.append(log.WaveEntry(wave=0, starts=[0], stops=[1], targets=[1], limits=[2]))
+    assert writer.history.version == 0

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import diffii
+from diffii.dataset import layout
+from diffii.embedding import Embedder
+from diffii.errors import ConfigError
+from diffii.features import perceptual_hash
+from diffii.images import decode
+from engine.copy_thresholds import Calibration
 from engine.expand import expand
-from engine.verify import status, verify
+from engine.holdout import leak_report, sign_tasks
+from engine.near_copy_index import build_index, calibrate_run, table_signatures
+from engine.run import Run, load_run
+from engine.scan import read_source
+from engine.source import Source, iter_bytes
+from engine.status import status
+from engine.verify import verify
 from tests.engine.sources import garments
 from tests.engine.test_expand import config
 
@@ -55,10 +69,71 @@ def test_two_actors_and_growth_on_the_way_give_the_same_rows(source: Path, strai
     before = [row["sample_id"] for row in _rows(grown)]
     expand(config(source, grown, expansion__factor=6, **DEDUP))
     assert [row["sample_id"] for row in _rows(grown)][: len(before)] == before
-    if verify(str(straight)).short == 0:
-        assert verify(str(grown)).digest == verify(str(straight)).digest
+    assert verify(str(grown)).digest == verify(str(straight)).digest
 
 
-def _rows(out: Path) -> list[dict[str, object]]:
+def test_growth_fills_classes_that_were_short_as_far_as_one_step_would(source: Path, tmp_path: Path) -> None:
+    # A quarter more rows than wanted do not make up for what so loose a threshold rejects.
+    few: dict[str, Any] = {**DEDUP, "dedup__alone": 0.6, "dedup__with_hash": 0.7, "expansion__max_attempts": 1.25}
+    at_once, grown = tmp_path / "at-once", tmp_path / "grown"
+    assert expand(config(source, grown, expansion__factor=3, **few)).complete
+    short = status(str(grown)).short
+    assert short and set(short) <= set(status(str(grown)).classes)
+    for name, why in short.items():
+        kept = status(str(grown)).classes[name]
+        assert why.startswith(f"{kept} of 9 kept") and "max_attempts" in why
+    assert expand(config(source, grown, expansion__factor=6, **few)).complete
+    assert expand(config(source, at_once, expansion__factor=6, **few)).complete
+    grown_now, straight_now = verify(str(grown)), verify(str(at_once))
+    assert grown_now.problems == straight_now.problems == []
+    assert grown_now.short == straight_now.short > 0
+    assert grown_now.digest == straight_now.digest
+    assert status(str(grown)).classes == status(str(at_once)).classes
+    assert status(str(grown)).short == status(str(at_once)).short
+    more = config(source, grown, expansion__factor=6, **{**few, "expansion__max_attempts": 1.2})
+    with pytest.raises(ConfigError, match="at least the earlier max_attempts"):
+        expand(more)
+
+
+def test_thresholds_are_measured_once_and_stand_in_the_log(source: Path, straight: Path) -> None:
+    run = load_run(str(straight))
+    assert run.history.calibration is not None
+    stored = Calibration.from_record(run.history.calibration.record)
+    assert stored == calibrate_run(run)
+    assert status(str(straight)).near_copies == stored.to_record()
+    index = build_index(run, stored)
+    again = [index.decide(table_signatures(table)) for table in run.sidecars(["label", "phash", "embedding"])]
+    assert {reason for reasons in again for reason in reasons} == {"near-copy"}, "every kept row is in the index"
+
+
+def test_heldout_images_are_looked_for_in_what_was_made(source: Path, straight: Path, tmp_path: Path) -> None:
+    # Held out by mistake: one training photo, and a generated image that somebody saved under another class.
+    held = garments(tmp_path / "held", shots=1, classes=3)
+    copied = next(source.glob("Bag/*.png"))
+    shutil.copy(copied, held / "Bag" / "copied.png")
+    row = next(row for row in _rows(straight) if row["class_name"] == "Coat")
+    (held / "Ankle boot" / "saved.png").write_bytes(row["image"]["bytes"])
+    run = load_run(str(straight))
+    heldout = read_source(str(held))
+    _sign(run, heldout)
+    report = leak_report(run, heldout)
+    exact = [leak for leak in report.leaks if leak.exact]
+    assert [(leak.id, leak.heldout_file) for leak in exact] == [(f"Bag/{copied.name}", "Bag/copied.png")]
+    assert (report.real, report.synthetic, report.near_copies) == (9, len(_rows(straight)), True)
+    saved = [leak for leak in report.leaks if leak.id == row["sample_id"]]
+    assert [(leak.class_name, leak.distance, leak.hash_bits) for leak in saved] == [("Coat", 0, 0)]
+
+
+def _sign(run: Run, heldout: Source) -> None:
+    """What the inversion stage does for held-out images."""
+    embedder = Embedder.load("lite0", run.config.inversion.micro_batch)
+    pixels = [np.asarray(decode(data)) for data in iter_bytes(heldout, heldout.images)]
+    for task, image, embedding in zip(
+        sign_tasks(run, heldout), pixels, embedder.signatures(np.stack(pixels)), strict=True
+    ):
+        run.storage.put_once(layout.signature(task.signature), perceptual_hash(image) + embedding.tobytes())
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
     snapshot = diffii.open(str(out))
     return [snapshot.row(index) for index in range(len(snapshot))]

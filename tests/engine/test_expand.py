@@ -18,10 +18,12 @@ from engine.expand import expand
 from engine.replay import replay
 from engine.run import prepare
 from engine.settings import from_flat
-from engine.verify import status, verify
-from tests.engine.sources import garments
+from engine.status import status
+from engine.verify import verify
+from tests.engine.sources import PLAIN, garments
 
 SETTINGS: dict[str, Any] = {
+    **PLAIN,
     "inversion.steps": 4,
     "inversion.micro_batch": 4,
     "generation.steps": 3,
@@ -176,7 +178,7 @@ class TestVerifyFinds:
         assert "train-00000.parquet is missing" in verify(str(copy)).problems[0]
 
     def test_rows_without_outcome(self, copy: Path) -> None:
-        last = sorted((copy / layout.LOG).iterdir())[-1]
+        last = sorted((copy / layout.LOG).rglob("*.json"))[-1]
         last.unlink()
         (problem,) = verify(str(copy)).problems
         assert problem == "8 planned rows have no outcome yet; run the same expand command again"
@@ -207,8 +209,10 @@ class TestVerifyFinds:
 
 def test_status_says_why_rows_were_lost(expanded: Path, tmp_path: Path) -> None:
     shutil.copytree(expanded / layout.OWN, tmp_path / layout.OWN)
-    last = sorted((tmp_path / layout.LOG).iterdir())[-1]
+    last = sorted((tmp_path / layout.LOG).rglob("*.json"))[-1]
     entry = json.loads(last.read_text())
+    label = next(iter(entry["kept_per_class"]))
+    entry["kept_per_class"][label] -= 3
     entry["lost"] = {"poisoned": {"0": "RuntimeError: x"}, "rejected": {"1": "constant", "3": "constant"}}
     last.write_text(json.dumps(entry))
     found = status(str(tmp_path))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffii.embedding import LITE0, Embedder
+from diffii.errors import OutputError
 from diffii.features import perceptual_hash
 from diffii.garments.catalog import CLASSES, CONTEXTS
 from diffii.garments.data import pool
 from diffii.garments.scene import compose
 from diffii.signatures import DIMENSIONS, LIMIT, Signatures
-from engine.copy_thresholds import HASH_RADIUS, calibrate
+from engine.copy_thresholds import HASH_RADIUS, Calibration, calibrate
 from engine.near_copies import FARTHEST, NEAR_COPY, NEAR_REAL, NearCopies, Threshold, leaks
 
 CLASS_COUNT = 3
@@ -205,6 +208,22 @@ def test_without_three_images_in_any_class_all_pairs_serve_and_without_pairs_the
     assert calibrate(together(at(0, 0, 10), at(1, 5)), 2).pooled == 100
     alone = calibrate(together(at(0, 5), at(1, 5)), 2)
     assert alone.thresholds[0].alone > 0 and alone.nearest == {}
+
+
+def test_a_calibration_comes_back_from_the_log_as_it_was() -> None:
+    for real in (rows(np.random.default_rng(4), 60), at(0, 5), together(at(0, 0, 10, 20), at(2, 5, 60))):
+        found = calibrate(real, CLASS_COUNT, 0.2, 0.3)
+        record = json.loads(json.dumps(found.to_record()))
+        assert Calibration.from_record(record) == found
+    assert found.across == found.thresholds[1], "a class of no image takes the pooled threshold"
+
+
+@pytest.mark.parametrize("change", [{"thresholds": [[1]]}, {"across": [1, FARTHEST + 1]}, {"medians": [3]}])
+def test_a_damaged_calibration_is_an_error_of_the_output(change: dict[str, Any]) -> None:
+    record = calibrate(at(0, 0, 10, 20), 1).to_record()
+    for broken in ({**record, **change}, {key: record[key] for key in record if key not in change}):
+        with pytest.raises(OutputError, match="near-copies is damaged"):
+            Calibration.from_record(broken)
 
 
 # -- real images ------------------------------------------------------------------------------------------------------

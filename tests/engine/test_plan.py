@@ -7,8 +7,9 @@ import math
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffii.dataset.log import WaveEntry
@@ -17,6 +18,7 @@ from engine.config import Config
 from engine.defaults import resolve
 from engine.plan import Plan, next_wave, plain_prompt
 from engine.settings import from_flat
+from engine.source import SourceImage
 from tests.engine.sources import imaginary
 
 
@@ -99,12 +101,108 @@ def test_shrinking_is_refused() -> None:
     first = first_wave(make([3], expansion__factor=5.0))
     with pytest.raises(ConfigError, match=r"class 'class 0' was planned for 15 images and now for 6"):
         after(make([3], expansion__factor=2.0), [first], [15])
+    with pytest.raises(ConfigError, match=r"class 'class 0' could be tried 30 times and now 23; .* max_attempts"):
+        after(make([3], expansion__factor=5.0, expansion__max_attempts=1.5), [first], [15])
+    # Fewer tries per row are no fewer tries where more rows are wanted.
+    assert after(make([3], expansion__factor=10.0, expansion__max_attempts=1.5), [first], [15]) is not None
+
+
+def test_a_total_per_class_takes_the_place_of_a_factor_only_upwards() -> None:
+    waves = [first_wave(make([2, 6], expansion__factor=5.0))]
+    more = after(make([2, 6], expansion__target="balanced"), waves, [10, 30])
+    assert more is not None
+    assert (more.targets, more.starts, more.stops) == ([34, 30], [10, 30], [34, 30])
+    with pytest.raises(ConfigError, match=r"class 'class 1' was planned for 30 images and now for 29"):
+        after(make([2, 6], expansion__target=35), waves, [10, 30])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any),
+    steps=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([1.0, 1.1, 1.5, 2.0])), min_size=2, max_size=4),
+    lost=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+    seed=st.integers(0, 2**32),
+)
+def test_growing_in_steps_ends_where_one_step_would(
+    sizes: list[int], steps: list[tuple[int, float]], lost: list[float], seed: int
+) -> None:
+    # Each class loses its own share of ordinals: some classes are short after a step, or after all of them.
+    is_kept = np.random.default_rng(seed).random((4, 100)) >= np.array(lost)[:, None]
+
+    def grow(waves: list[WaveEntry], wanted: int, attempts: float) -> list[int]:
+        plan = make(sizes, expansion__per_class=wanted, expansion__max_attempts=attempts)
+        while True:
+            kept = [int(is_kept[k, : waves[-1].stops[k]].sum()) if waves else 0 for k in range(len(sizes))]
+            wave = after(plan, waves, kept)
+            if wave is None:
+                return kept
+            waves.append(wave)
+
+    upwards = list(zip(sorted(wanted for wanted, _ in steps), sorted(tries for _, tries in steps), strict=True))
+    most, attempts = upwards[-1]
+    gradual: list[WaveEntry] = []
+    for wanted, tries in upwards:
+        grow(gradual, wanted, tries)
+    at_once: list[WaveEntry] = []
+    kept = grow(at_once, most, attempts)
+    assert gradual[-1].stops == at_once[-1].stops
+    for label, size in enumerate(sizes):
+        stop = at_once[-1].stops[label]
+        assert kept[label] == (min(most, int(is_kept[label, : at_once[-1].limits[label]].sum())) if size else 0)
+        assert kept[label] < most or is_kept[label, stop - 1], "no row is made beyond the target"
 
 
 def test_targets() -> None:
     assert make([1, 0, 4], expansion__factor=2.5).targets() == [2, 0, 10]
     assert make([1, 0, 4], expansion__factor=0.1).targets() == [1, 0, 1]
     assert make([1, 0, 4], expansion__per_class=7).targets() == [7, 0, 7]
+
+
+def test_a_long_tail_is_levelled() -> None:
+    plan = make([1, 0, 3, 50], expansion__target="balanced", expansion__factor=2.0, expansion__max_attempts=1.1)
+    assert plan.targets() == [149, 0, 147, 100], "150 images each, real ones counted"
+    assert plan.limits() == [164, 0, 162, 110]
+    rows = plan.rows(first_wave(plan), 0, plan.row_count(first_wave(plan)))
+    assert Counter(row.label for row in rows) == {0: 149, 2: 147, 3: 100}
+    assert {row.sample_id for row in make([1, 0, 3, 50], expansion__factor=2.0).rows(first_wave(plan), 0, 8)} <= {
+        row.sample_id for row in rows
+    }, "a target says how many rows there are, not which"
+
+
+def test_a_total_counts_real_images() -> None:
+    assert make([1, 0, 3, 50], expansion__target=10).targets() == [9, 0, 7, 0]
+    wave = first_wave(make([1, 50], expansion__target=10))
+    assert wave.stops == [9, 0]
+    with pytest.raises(ConfigError, match=r"expansion\.target=3: no class has fewer real images"):
+        make([3, 0, 5], expansion__target=3).targets()
+
+
+@given(
+    sizes=st.lists(st.integers(0, 200), min_size=1, max_size=8).filter(any),
+    factor=st.floats(0.01, 50),
+    total=st.integers(1, 300),
+)
+def test_every_target_reaches_the_same_total_and_balanced_never_shrinks(
+    sizes: list[int], factor: float, total: int
+) -> None:
+    grown = make(sizes, expansion__factor=factor).targets()
+    balanced = make(sizes, expansion__target="balanced", expansion__factor=factor).targets()
+    assert len({size + more for size, more in zip(sizes, balanced, strict=True) if size}) == 1
+    assert all(after >= before for before, after in zip(grown, balanced, strict=True))
+    assert max(zip(sizes, balanced, strict=True)) == max(zip(sizes, grown, strict=True))
+    if any(0 < size < total for size in sizes):
+        wanted = make(sizes, expansion__target=total).targets()
+        assert all(
+            more == max(0, total - size) if size else more == 0 for size, more in zip(sizes, wanted, strict=True)
+        )
+
+
+@given(first=st.integers(0, 59), count=st.integers(1, 60))
+def test_labels_are_those_of_the_rows(first: int, count: int) -> None:
+    plan = make([1, 0, 3, 5], expansion__per_class=20)
+    wave = first_wave(plan)
+    last = min(60, first + count)
+    assert plan.labels(wave, first, last).tolist() == [row.label for row in plan.rows(wave, first, last)]
 
 
 def test_settings_that_make_no_image_change_no_sample_id() -> None:
@@ -152,8 +250,26 @@ def test_inversion_keys_follow_what_shapes_an_inversion() -> None:
     keys = {item.key for item in make([2, 2]).inversions()}
     assert len(keys) == 4
     assert {item.key for item in make([2, 2], generation__split=0.9, expansion__seed=5).inversions()} == keys
+    assert {item.key for item in make([2, 2], dedup__embedder="lite0").inversions()} == keys
     for key, value in (("inversion__steps", 10), ("backbone__dtype", "bf16"), ("prompts__metaclass", "car")):
         assert not {item.key for item in make([2, 2], **{key: value}).inversions()} & keys
+
+
+def test_signature_keys_follow_the_image_and_the_embedder_alone() -> None:
+    image = imaginary([2]).images[0]
+    assert make([2], dedup__embedder="off").signature_key(image) == ""
+
+    def key(weights: str = "w", embedder: str = "e", **more: object) -> str:
+        plan = make([2], dedup__embedder="lite0", **more)
+        return Plan(plan.config, plan.source, weights, embedder).signature_key(image)
+
+    assert len(key()) == 40
+    assert key() == key(prompts__metaclass="car", inversion__steps=9, expansion__seed=3)
+    assert len({key(), key(embedder="other"), key(weights="other"), key(inversion__micro_batch=3)}) == 4
+    heldout = SourceImage(image.sha256, 7, "elsewhere.png")
+    plan = make([2], dedup__embedder="lite0")
+    assert plan.signature_key(heldout) == plan.signature_key(image), "a held-out copy of an image is signed once"
+    assert plan.signature_key(imaginary([2]).images[1]) != plan.signature_key(image)
 
 
 @pytest.mark.parametrize(

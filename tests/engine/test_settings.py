@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diffii.errors import ConfigError
-from engine.config import GROWABLE, OPERATIONAL, Config
+from engine.config import GROWABLE, OPERATIONAL, Config, ExpansionConfig
 from engine.settings import KEYS, from_flat, load_config
 
 
@@ -40,11 +40,17 @@ def test_every_key_is_of_one_kind() -> None:
         ("generation.guidance", "generation.guidance_scale"),
         ("output.shard_row", "output.shard_rows"),
         ("actor.max", "actors.max"),
-        ("seed", "expansion.seed"),
+        ("factor", "expansion.factor"),
+        ("embedder", "dedup.embedder"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
     assert refused(sets=[f"{wrong}=1"]) == f"{wrong} is no configuration key; did you mean {right}?"
+
+
+def test_a_key_without_its_group_names_every_group_that_has_it() -> None:
+    said = refused(sets=["micro_batch=4"]).partition("did you mean ")[2].rstrip("?").split(" or ")
+    assert {"inversion.micro_batch", "generation.micro_batch"} <= set(said) <= set(KEYS)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,11 @@ def test_an_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
         "expansion.factor=many",
         "expansion.per_class=0",
         "expansion.per_class=2.5",
+        "expansion.target=0",
+        "expansion.target=-3",
+        "expansion.target=2.5",
+        "expansion.target=true",
+        "expansion.target=even",
         "expansion.seed=-1",
         "expansion.seed=9223372036854775808",
         "generation.guidance_scale=0.5",
@@ -84,6 +95,20 @@ def test_actors_max_below_min_is_refused() -> None:
     assert load_config(sets=["actors.min=4"]).actors.max is None
 
 
+def test_a_class_is_told_one_target_only() -> None:
+    message = refused(sets=["expansion.per_class=7", "expansion.target=balanced"])
+    assert message.startswith("expansion.per_class=7: ") and "expansion.target=balanced; give one" in message
+    assert load_config(sets=["expansion.per_class=7", "expansion.target=factor"]).expansion.per_class == 7
+    with pytest.raises(ValueError, match="give one of the two"):
+        ExpansionConfig(per_class=7, target=20)
+
+
+def test_a_target_in_a_file_is_a_number_or_a_word(yaml_file: Path) -> None:
+    for written, read in (("100", 100), ("'100'", 100), ("balanced", "balanced")):
+        yaml_file.write_text(f"expansion: {{target: {written}}}")
+        assert load_config(yaml_file).expansion.target == read
+
+
 @pytest.mark.parametrize("template", ["a photo", "a {nam}", "{name} {0}", "{name} {", "{name!x}"])
 def test_a_template_must_name_the_class(template: str) -> None:
     message = refused(overrides={"prompts.template": template})
@@ -96,6 +121,8 @@ def test_a_template_must_name_the_class(template: str) -> None:
         ("expansion.factor=10", 10.0),
         ("expansion.factor=1e3", 1000.0),
         ("expansion.per_class=null", None),
+        ("expansion.target=100", 100),
+        ("expansion.target=balanced", "balanced"),
         ("generation.micro_batch=4", 4),
         ("prompts.suffixes=[on a branch, 'in flight, low']", ["on a branch", "in flight, low"]),
         ("prompts.suffixes=[]", []),

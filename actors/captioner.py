@@ -1,0 +1,148 @@
+"""The captioner: images in, contexts out. Each image's result is one small file named by its content key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actors.model import ModelSpec, load
+from diffii.contexts.captioner import Captioner
+from diffii.contexts.diffusion import DiffusionSettings, choose_contexts
+from diffii.contexts.files import ImageContext, put_context
+from diffii.contexts.subject import SubjectWords, context_of
+from diffii.dataset.storage import Storage
+from diffii.errors import SourceError
+from diffii.hashing import seed64, sha256
+from diffii.image_files import opener
+from diffii.images import UnreadableImage, decode, fit
+
+LISTS = ("key", "where", "sha256", "prompt")
+TASK_SCHEMA = pa.schema([("url", pa.string())] + [(name, pa.list_(pa.string())) for name in LISTS])
+"""One row per task: images of one source. `where` is below `url`, `key` is `diffii.contexts.files.context_key`'s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageToText:
+    """Captions by a `transformers` model, from which the subject is removed."""
+
+    model: str
+    micro_batch: int
+    beams: int
+    max_tokens: int
+    subjects: SubjectWords
+    threads: int
+    """CPU threads of the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diffusion:
+    """Contexts chosen by the Stable Diffusion model itself."""
+
+    model: ModelSpec
+    candidates: tuple[str, ...]
+    settings: DiffusionSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionerSpec:
+    output_url: str
+    method: ImageToText | Diffusion
+
+
+class CaptionerActor:
+    """A callable for Ray Data: a table with one list of images per row (TASK_SCHEMA) -> how many were done."""
+
+    def __init__(self, spec: CaptionerSpec) -> None:
+        self._storage = Storage(spec.output_url)
+        self._readers: dict[str, Callable[[str], bytes]] = {}
+        self._contexts: Callable[[list[bytes], dict[str, Any]], list[ImageContext]]
+        if isinstance(spec.method, ImageToText):
+            self._contexts = _image_to_text(spec.method)
+        else:
+            self._contexts = _diffusion(spec.method)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """One row: `images` in the tasks, `written` of them by this call, `empty` ones without a context.
+
+        Raises SourceError when an image has changed or gone since it was planned.
+        """
+        images = written = empty = 0
+        for task in table.to_pylist():
+            places = zip(task["where"], task["sha256"], strict=True)
+            data = [self._bytes(task["url"], where, digest) for where, digest in places]
+            contexts = self._contexts(data, task) if data else []
+            for key, context in zip(task["key"], contexts, strict=True):
+                written += put_context(self._storage, key, context)
+                empty += not context.context
+            images += len(contexts)
+        return pa.table({"images": [images], "written": [written], "empty": [empty]})
+
+    def _bytes(self, url: str, where: str, digest: str) -> bytes:
+        if url not in self._readers:
+            self._readers[url] = opener(url)
+        try:
+            data = self._readers[url](where)
+        except (UnreadableImage, OSError) as error:
+            raise _gone(f"{url}/{where}", error) from error
+        if sha256(data) != digest:
+            raise SourceError(f"{url}/{where} has changed since it was planned; restore it or use another output")
+        return data
+
+
+def _image_to_text(method: ImageToText) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
+    import torch
+
+    torch.set_num_threads(method.threads)
+    captioner = Captioner.load(method.model, method.micro_batch, method.beams, method.max_tokens)
+
+    def contexts(data: list[bytes], task: dict[str, Any]) -> list[ImageContext]:
+        captions = captioner.captions(_pixels(data, task, captioner.edge))
+        return [
+            ImageContext(
+                sha256=digest, caption=caption, context=context_of(caption, method.subjects), method="captioner"
+            )
+            for digest, caption in zip(task["sha256"], captions, strict=True)
+        ]
+
+    return contexts
+
+
+def _diffusion(method: Diffusion) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
+    backbone = load(method.model)
+
+    def contexts(data: list[bytes], task: dict[str, Any]) -> list[ImageContext]:
+        images = _pixels(data, task, backbone.image_size)
+        seeds = [seed64(digest) for digest in task["sha256"]]
+        choices = choose_contexts(backbone, images, task["prompt"], seeds, method.candidates, method.settings)
+        return [
+            ImageContext(
+                sha256=digest,
+                caption=f"{prompt} {choice.context}",
+                context=choice.context,
+                method="diffusion",
+                score=choice.score,
+                margin=choice.margin,
+            )
+            for digest, prompt, choice in zip(task["sha256"], task["prompt"], choices, strict=True)
+        ]
+
+    return contexts
+
+
+def _pixels(data: list[bytes], task: dict[str, Any], edge: int) -> np.ndarray:
+    """uint8 (N, edge, edge, 3)."""
+    images = []
+    for where, content in zip(task["where"], data, strict=True):
+        try:
+            images.append(fit(decode(content), edge))
+        except UnreadableImage as error:
+            raise _gone(f"{task['url']}/{where}", error) from error
+    return np.stack(images)
+
+
+def _gone(place: str, error: Exception) -> SourceError:
+    return SourceError(f"{place} was readable when it was planned and no longer is: {error}")

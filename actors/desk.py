@@ -1,0 +1,132 @@
+"""An actor's desk: which tasks lie on it and how they get on, posted to the stage's board every few seconds.
+
+Posting never waits and never fails a task. Without a board (a test, `replay`) a desk does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psutil
+import ray
+from ray.exceptions import RayError
+
+from actors.attempts import Process
+from actors.board import COMPUTING, POST_SECONDS, READING, STORAGE_PHASES, Answer, Holding, Post
+from actors.failures import HANGS
+from actors.model import ActorSpec
+from actors.watchdog import Watchdog
+from diffii.errors import DiffiiError, ModelError, OutputError
+
+ANSWER_SECONDS = 10.0
+"""How long the board is waited for: it tells about rare things, and a task can do without."""
+LAST_WORDS_SECONDS = 2.0
+"""The same where the process is about to end, and the journal is still to be written."""
+
+
+class Hold:
+    """A task in hand: `at` says what is done with it now, `moved` that it gets on."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.excused = answer.excused
+        self.phase, self.moves = READING, 0
+
+    def at(self, phase: str) -> None:
+        self.phase = phase
+        self.moves += 1
+
+    def moved(self) -> None:
+        self.moves += 1
+
+
+class Desk:
+    """One per process; several tasks may lie on it at once."""
+
+    def __init__(self, spec: ActorSpec, process: Process) -> None:
+        self._board, self._url, self._limit = spec.board, spec.output_url, spec.stall_timeout
+        self._watchdog: Watchdog | None = None
+        self._holds: dict[str, Hold] = {}
+        self._words = ""
+        self._numbers = itertools.count()
+        if self._board is not None:
+            context = ray.get_runtime_context()
+            self._me = Post(
+                actor=context.get_actor_id() or "",
+                process=process.name,
+                node=process.node,
+                pid=os.getpid(),
+                born=psutil.Process().create_time(),
+            )
+            threading.Thread(target=self._keep_posting, name="desk", daemon=True).start()
+
+    def open(self, watchdog: Watchdog) -> None:
+        """The model is loaded; `watchdog` counts its answers and knows how long one may take."""
+        self._watchdog = watchdog
+
+    @contextlib.contextmanager
+    def holding(self, subject: str) -> Iterator[Hold]:
+        """Take a task in hand. Raises OutputError or ModelError when too many actors hung over it."""
+        answer = self._ask(subject)
+        if len(answer.hangs) >= HANGS:
+            raise _given_up(self._url, subject, answer.hangs)
+        hold = Hold(answer)
+        self._holds[subject] = hold
+        try:
+            yield hold
+        finally:
+            del self._holds[subject]
+
+    def last_words(self, words: str) -> None:
+        """Say why this process ends, and wait until it is heard, though not for long."""
+        self._words = words
+        if self._board is not None:
+            with contextlib.suppress(RayError):
+                ray.get(self._board.post.remote(self._post()), timeout=LAST_WORDS_SECONDS)
+
+    def _ask(self, subject: str) -> Answer:
+        if self._board is None:
+            return Answer()
+        try:
+            return ray.get(self._board.ask.remote(subject), timeout=ANSWER_SECONDS)
+        except RayError:
+            return Answer()
+
+    def _post(self) -> Post:
+        watchdog = self._watchdog
+        answers = watchdog.answers if watchdog else 0
+        holdings = tuple(
+            Holding(subject, hold.phase, hold.moves + (answers if hold.phase == COMPUTING else 0))
+            for subject, hold in list(self._holds.items())
+        )
+        return replace(
+            self._me,
+            limit=watchdog.limit if watchdog else self._limit,
+            ready=watchdog is not None,
+            holdings=holdings,
+            words=self._words,
+            number=next(self._numbers),
+        )
+
+    def _keep_posting(self) -> None:
+        while True:
+            with contextlib.suppress(RayError):
+                self._board.post.options(num_returns=0).remote(self._post())
+            time.sleep(POST_SECONDS)
+
+
+def _given_up(url: str, subject: str, phases: tuple[str, ...]) -> DiffiiError:
+    said = f"{len(phases)} actors hung over {subject}, one after another, outside of the model ({', '.join(phases)})"
+    if set(phases) <= STORAGE_PHASES:
+        return OutputError(
+            f"{url}: {said}: storage does not answer there; nothing is lost: mend it and run the same command again"
+        )
+    return ModelError(
+        f"backbone: {said}; that is not the images but the machine: look at the host's memory, its processor's load "
+        "and its drivers, then run the same command again"
+    )

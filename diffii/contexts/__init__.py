@@ -1,0 +1,1 @@
+"""Contexts: what a photo shows besides its subject, found by a captioner or by the diffusion model itself."""

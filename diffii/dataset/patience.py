@@ -1,0 +1,59 @@
+"""Which failures of storage pass by themselves, and how long they are waited for.
+
+An object store throttles for tens of seconds when a large pool of actors starts at once, and a network drops a call in
+a hundred thousand. Neither may end a run of a week; a full disk, a missing right or a missing file may not be waited
+for, since they stay as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
+
+from diffii.errors import OutputError
+
+PAUSES = (0.5, 2.0, 8.0, 30.0)
+"""Seconds between tries."""
+
+_ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""What storage says about a file, not about itself."""
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET})
+"""Of a mounted disk: what a network file system says when its server is busy or has just come back."""
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "google", "gcsfs", "azure")
+"""Packages whose own exceptions, when they are not translated, mean that a call did not get through."""
+
+T = TypeVar("T")
+
+
+def passing(error: BaseException, remote: bool) -> bool:
+    """Whether a failure of storage may pass by itself."""
+    if isinstance(error, _ANSWERS):
+        return False
+    if isinstance(error, OSError):
+        return remote or error.errno in _PASSING
+    return remote and type(error).__module__.partition(".")[0] in _CLIENTS
+
+
+def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
+    """The answer of `call`, which is made again after each of `PAUSES` while storage fails.
+
+    Raises OutputError when it still fails; what does not pass by itself is raised at once, as it is.
+    """
+    retrying = Retrying(
+        stop=stop_after_attempt(len(PAUSES) + 1),
+        wait=wait_chain(*(wait_fixed(pause) for pause in PAUSES)),
+        retry=retry_if_exception(lambda error: passing(error, remote)),
+        reraise=True,
+    )
+    try:
+        return retrying(call)
+    except Exception as error:
+        if not passing(error, remote):
+            raise
+        raise OutputError(
+            f"{what}: storage failed {len(PAUSES) + 1} times over, last with {type(error).__name__}: {error}; "
+            "nothing is lost: mend it and run the same command again"
+        ) from error

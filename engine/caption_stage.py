@@ -1,0 +1,141 @@
+"""The caption stage: what each real image shows besides its subject, and the suffixes that come of it.
+
+Each image's context is a file of its own, named by what shaped it, so that a later run finds it. The table of all and
+the list of suffixes are written for people and for other runs (`prompts.suffixes` takes the list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from actors.captioner import LISTS, TASK_SCHEMA, CaptionerActor, CaptionerSpec, Diffusion, ImageToText
+from diffii.contexts.candidates import default_candidates
+from diffii.contexts.diffusion import DiffusionSettings
+from diffii.contexts.endpoint import Endpoint, condense_by_endpoint
+from diffii.contexts.files import (
+    ImageContext,
+    context_key,
+    contexts_to_parquet,
+    known_keys,
+    read_context,
+    suffixes_to_text,
+)
+from diffii.contexts.subject import SubjectWords
+from diffii.contexts.suffixes import condense
+from diffii.dataset import layout
+from diffii.weights import EMBEDDED
+from engine.config import AUTO, CAPTIONER, DIFFUSION, OFF, Config
+from engine.plan import class_words, plain_prompt
+from engine.progress import Progress
+from engine.run import Run
+from engine.specs import CPU_THREADS, model_spec
+from engine.stream import Pool, stream
+
+TABLE, SUFFIXES = f"{layout.CONTEXTS}.parquet", f"{layout.CONTEXTS}-suffixes.txt"
+
+
+def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContext]:
+    """A context for every image of the source, in its order; empty when captions are not wanted.
+
+    They are not when `captions.method` is off, or when the user gave suffixes. Raises ModelError or SourceError.
+    """
+    if not wanted(run.config):
+        return []
+    method = _method(run)
+    about = _about(method)
+    seen = [plain_prompt(run.config, name) if isinstance(method, Diffusion) else "" for name in run.source.classes]
+    images = run.source.images
+    keys = [context_key(image.sha256, seen[image.label], about) for image in images]
+    there = known_keys(run.storage)
+    missing = [number for number, key in enumerate(keys) if key not in there]
+    if missing:
+        progress.stage("caption", len(images), len(images) - len(missing))
+        size = _micro_batch(method)
+        rows = []
+        for start in range(0, len(missing), size):
+            part = [(keys[n], images[n].where, images[n].sha256, seen[images[n].label]) for n in missing[start:][:size]]
+            rows.append({"url": run.source.url, **dict(zip(LISTS, map(list, zip(*part, strict=True)), strict=True))})
+        tasks = pa.Table.from_pylist(rows, schema=TASK_SCHEMA)
+        spec = CaptionerSpec(output_url=run.storage.url, method=method)
+        for result in stream(tasks, CaptionerActor, spec, pool.at_most(len(rows)), overlap=1, progress=progress):
+            progress.advance(result["images"])
+    return [read_context(run.storage, key) for key in keys]
+
+
+def suffixes_of(run: Run, contexts: Sequence[ImageContext], progress: Progress) -> tuple[str, ...]:
+    """The suffixes of a run: the user's, or those that the contexts come to (method.md section 1).
+
+    Raises ModelError when a configured endpoint does not answer.
+    """
+    config = run.config
+    if not contexts:
+        return tuple(config.prompts.suffixes)
+    found = [context.context for context in contexts if context.context]
+    if config.captions.mode == "per-image":
+        suffixes = tuple(found)
+    elif config.captions.condense == "endpoint":
+        captions = [context.caption for context in contexts]
+        suffixes = tuple(
+            condense_by_endpoint(captions, config.prompts.metaclass, _endpoint(config), config.captions.limit)
+        )
+    else:
+        suffixes = tuple(condense(found, config.captions.limit))
+    if not suffixes:
+        progress.note("no caption tells a context: prompts have no suffix; prompts.suffixes takes a list of your own")
+    run.storage.put(TABLE, contexts_to_parquet(contexts))
+    run.storage.put(SUFFIXES, suffixes_to_text(dict.fromkeys(suffixes)))
+    return suffixes
+
+
+def wanted(config: Config) -> bool:
+    """Whether images are captioned at all."""
+    return config.captions.method != OFF and not config.prompts.suffixes
+
+
+def _method(run: Run) -> ImageToText | Diffusion:
+    config = run.config
+    captions = config.captions
+    kind = captions.method
+    if kind == AUTO:
+        kind = DIFFUSION if config.backbone.model == EMBEDDED else CAPTIONER
+    if kind == DIFFUSION:
+        return Diffusion(
+            model=model_spec(config),
+            candidates=tuple(captions.candidates) or default_candidates(config.backbone.model),
+            settings=DiffusionSettings(micro_batch=config.inversion.micro_batch),
+        )
+    words = [class_words(config, name) for name in run.source.classes]
+    return ImageToText(
+        model=captions.model,
+        micro_batch=captions.micro_batch,
+        beams=captions.beams,
+        max_tokens=captions.max_tokens,
+        subjects=SubjectWords.of(words, config.prompts.metaclass),
+        threads=CPU_THREADS,
+    )
+
+
+def _about(method: ImageToText | Diffusion) -> dict[str, Any]:
+    """All settings that shape a context; how many threads work on it is not one of them."""
+    fields = asdict(method)
+    fields.pop("threads", None)
+    if isinstance(method, ImageToText):
+        fields["subjects"] = {name: sorted(words) for name, words in fields["subjects"].items()}
+    return {"kind": type(method).__name__, **fields}
+
+
+def _micro_batch(method: ImageToText | Diffusion) -> int:
+    return method.micro_batch if isinstance(method, ImageToText) else method.settings.micro_batch
+
+
+def _endpoint(config: Config) -> Endpoint:
+    captions = config.captions
+    return Endpoint(url=captions.endpoint, model=captions.endpoint_model, key_variable=captions.endpoint_key_variable)
+
+
+def _limit(config: Config) -> int:
+    return config.captions.limit

@@ -1,0 +1,96 @@
+"""The learning stage: concepts of the source's classes, learned once per data set, or the user's own opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from actors.learner import LearnerSpec, concepts_folder, finished, learn
+from diffii.concepts.files import open_concepts, save_concepts
+from diffii.concepts.learning import Lesson
+from diffii.concepts.record import Concepts
+from diffii.concepts.settings import PRESETS, LearnSettings
+from diffii.errors import ConfigError
+from diffii.weights import EMBEDDED
+from engine.config import AUTO, OFF, Config
+from engine.plan import class_words
+from engine.progress import Progress
+from engine.run import Run
+from engine.specs import model_spec
+from engine.stream import Pool
+
+
+def learn_concepts(run: Run, pool: Pool, progress: Progress, contexts: Sequence[str] = ()) -> Concepts | None:
+    """The concepts of a run, published below its output; None with `learn.concepts=off`.
+
+    `contexts` says what each image of the source shows besides its class, if that is known. Raises ModelError,
+    SourceError or OutputError.
+    """
+    wanted = run.config.learn.concepts
+    if wanted == OFF:
+        return None
+    if wanted != AUTO:
+        concepts = open_concepts(wanted)
+        for name in run.source.classes:
+            concepts.name_of(name)  # raises for a class that they do not know
+        save_concepts(concepts, run.storage, concepts_folder(concepts.digest))
+        return concepts
+    spec = learner_spec(run, contexts)
+    if (done := finished(spec, run.storage)) is not None:
+        return done
+    steps = spec.settings.steps
+    progress.stage("learn", steps, 0, "steps")
+    told = 0
+
+    def watch(step: int, _: int, loss: float) -> None:
+        nonlocal told
+        if step > told:  # after a worker's death it goes on from an earlier step
+            progress.advance(step - told)
+            told = step
+
+    gpus = pool.gpus if pool.gpus >= 1 else float(bool(pool.gpus))
+    concepts = learn(spec, gpus=gpus, watch=watch)
+    watch(int(concepts.about.get("steps", steps)), steps, 0.0)
+    for trouble in _untold(concepts):
+        progress.note(trouble)
+    return concepts
+
+
+def learner_spec(run: Run, contexts: Sequence[str] = ()) -> LearnerSpec:
+    """What is to be learned, by whom and where it goes."""
+    config, source = run.config, run.source
+    return LearnerSpec(
+        model=model_spec(config),
+        weights=run.plan.weights,
+        source_url=source.url,
+        output_url=run.storage.url,
+        images=tuple((image.where, image.sha256) for image in source.images),
+        lesson=Lesson(
+            classes=source.classes,
+            words=tuple(class_words(config, name) for name in source.classes),
+            labels=tuple(image.label for image in source.images),
+            template=config.prompts.template,
+            metaclass=config.prompts.metaclass,
+            contexts=tuple(contexts),
+        ),
+        settings=learn_settings(config),
+        workers=config.learn.workers,
+    )
+
+
+def learn_settings(config: Config) -> LearnSettings:
+    """The preset with the keys that are set beside it. Raises ConfigError naming the key that is out of range."""
+    given = config.learn
+    preset = given.preset if given.preset != AUTO else ("garments" if config.backbone.model == EMBEDDED else "quick")
+    keys = ("steps", "batch", "tokens", "rank", "token_lr", "lora_lr", "ema", "flip", "balanced", "patience")
+    values = {key: value for key in keys if (value := getattr(given, key)) is not None}
+    try:
+        return dataclasses.replace(PRESETS[preset], seed=given.seed, **values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _untold(concepts: Concepts) -> list[str]:
+    """What of the learning's record a user should hear."""
+    stopped = concepts.about.get("stopped_at")
+    return [f"learning stopped at step {stopped}: the loss on held-out noise no longer falls"] if stopped else []

@@ -1,0 +1,113 @@
+"""`status`: how far a run is, from its output alone: the log, the staged chunks, the heartbeat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from diffii.dataset import layout, log
+from engine import heartbeat
+from engine.plan import next_wave
+from engine.run import Run, load_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How far a run is."""
+
+    url: str
+    state: str
+    """`complete`; `running`: a driver is at work; or `incomplete`: an expand with the same settings goes on from here.
+    """
+    driver: str
+    """Who is at work, if anybody."""
+    version: int
+    planned: int
+    decided: int
+    staged: int
+    kept: int
+    rejected: int
+    poisoned: int
+    shards: int
+    bytes: int
+    classes: dict[str, int]
+    """Kept rows per class."""
+    targets: dict[str, int]
+    """Rows wanted per class."""
+    short: dict[str, str]
+    """Classes that a complete run could not fill -> why."""
+    reasons: dict[str, int]
+    """Why rows were not kept, and how many, the most frequent first."""
+    near_copies: dict[str, Any]
+    """From which distance on an image counts as a near-copy, as measured on the real images; empty when off."""
+    reproducible: bool
+    fingerprints: list[str]
+    """What computed the rows; more than one is why a run is not reproducible."""
+
+
+def status(url: str) -> Status:
+    """Raises OutputError when there is no data set."""
+    run = load_run(url)
+    history = run.history
+    wave = run.open_wave()
+    chunks = run.storage.names(layout.staged_wave(wave.wave)) if wave else []
+    complete = bool(run.waves) and wave is None and _refill(run) is None
+    driver = None if complete else heartbeat.seen(run.storage)
+    kept = dict(zip(run.source.classes, run.kept(), strict=True))
+    targets = run.waves[-1].targets if run.waves else [0] * len(kept)
+    return Status(
+        url=run.storage.url,
+        state="complete" if complete else "running" if driver else "incomplete",
+        driver=str(driver or ""),
+        version=history.version,
+        planned=sum(run.plan.row_count(wave) for wave in run.waves),
+        decided=history.rows,
+        staged=len(chunks) * run.config.commit.chunk_size,
+        kept=history.kept,
+        rejected=history.count("rejected"),
+        poisoned=history.count("poisoned"),
+        shards=len(history.shards),
+        bytes=history.bytes,
+        classes=kept,
+        targets=dict(zip(run.source.classes, targets, strict=True)),
+        short=_short(run) if complete else {},
+        reasons={f"{outcome}: {reason}": rows for (outcome, reason), rows in history.lost.most_common()},
+        near_copies=history.calibration.record if history.calibration else {},
+        reproducible=len(history.fingerprints) <= 1,
+        fingerprints=sorted(history.fingerprints),
+    )
+
+
+def _refill(run: Run) -> log.WaveEntry | None:
+    """The wave that the last one's own targets still call for; the configuration that asked is not at hand here."""
+    last = run.waves[-1]
+    return next_wave(run.plan, run.waves, run.kept(), last.targets, last.limits)
+
+
+def _short(run: Run) -> dict[str, str]:
+    last = run.waves[-1]
+    rows = enumerate(zip(run.kept(), last.targets, last.stops, strict=True))
+    short = {label: numbers for label, numbers in rows if numbers[0] < numbers[1]}
+    lost = _lost(run, set(short)) if short else {}
+    told: dict[str, str] = {}
+    for label, (kept, target, tried) in short.items():
+        why = ", ".join(f"{count} {reason}" for reason, count in lost[label].most_common())
+        told[run.source.classes[label]] = (
+            f"{kept} of {target} kept after {tried} tries, which expansion.max_attempts allows: {why}"
+        )
+    return told
+
+
+def _lost(run: Run, labels: set[int]) -> dict[int, Counter[str]]:
+    """Why rows of some classes were not kept, and how many."""
+    found = {label: Counter[str]() for label in labels}
+    for entry in run.commits():
+        lost = {int(row): why for rows in entry.lost.values() for row, why in rows.items()}
+        if lost:
+            first = entry.first * run.config.commit.chunk_size
+            classes = run.plan.labels(run.waves[entry.wave], first, first + entry.rows)
+            for row, why in lost.items():
+                if int(classes[row]) in found:
+                    found[int(classes[row])][why] += 1
+    return found

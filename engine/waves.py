@@ -1,0 +1,79 @@
+"""Waves: generate what the plan calls for, commit it in plan order, and refill what was rejected, until all is decided.
+
+Knows neither Ray nor a model: who makes chunks, and who packs them, is given. So the same code runs on a cluster and in
+a simulation that crashes it wherever it can be crashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from diffii.dataset import layout, log
+from diffii.images import extension
+from engine.commit import Committer, Packer
+from engine.near_copies import NearCopies
+from engine.plan import Plan
+from engine.progress import Progress
+from engine.run import Run, begin, write_card
+
+Maker = Callable[[log.WaveEntry, list[int]], Iterator[dict[str, Any]]]
+"""Makes the chunks of a wave and stages them, in any order; of each it tells `chunk`, `rows` and `lost`."""
+
+
+def run_waves(run: Run, make: Maker, packer: Packer, progress: Progress, near_copies: NearCopies | None) -> None:
+    """Go on with the wave that is open, and with what comes after it, until nothing is called for. `begin` was called.
+
+    Raises OutputError, FencedError, and what `make` raises.
+    """
+    while (wave := run.open_wave()) is not None:
+        _commit_wave(run, wave, make, packer, progress, near_copies)
+        begin(run)
+
+
+def _commit_wave(
+    run: Run,
+    wave: log.WaveEntry,
+    make: Maker,
+    packer: Packer,
+    progress: Progress,
+    near_copies: NearCopies | None,
+) -> None:
+    first, chunks = run.history.next_chunk(wave.wave), run.plan.chunk_count(wave)
+    already = _staged_chunks(run, wave.wave)
+    todo = [chunk for chunk in range(first, chunks) if chunk not in already]
+    done = run.plan.row_count(wave) - sum(_chunk_rows(run.plan, wave, chunk) for chunk in todo)
+    progress.stage("generate", run.plan.row_count(wave), done)
+
+    def committed(entry: log.CommitEntry) -> None:
+        write_card(run)
+        progress.committed(entry.kept, entry.shard.name if entry.shard else None)
+
+    committer = Committer(
+        run.storage,
+        run.writer,
+        wave.wave,
+        chunks,
+        shard_rows=run.config.output.shard_rows,
+        classes=run.source.classes,
+        extension=extension(run.config.output.encoding),
+        packer=packer,
+        near_copies=near_copies,
+        on_commit=committed,
+    )
+    committer.staged(*already)
+    if todo:
+        for result in make(wave, todo):
+            progress.advance(result["rows"], result["lost"])
+            committer.staged(result["chunk"])
+    committer.finish()
+
+
+def _chunk_rows(plan: Plan, wave: log.WaveEntry, chunk: int) -> int:
+    size = plan.config.commit.chunk_size
+    return min((chunk + 1) * size, plan.row_count(wave)) - chunk * size
+
+
+def _staged_chunks(run: Run, wave: int) -> set[int]:
+    numbers = map(layout.staged_number, run.storage.names(layout.staged_wave(wave)))
+    return {number for number in numbers if number is not None}

@@ -1,0 +1,144 @@
+"""The learner under a real Ray Train: one worker, two workers, and workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from actors.learner import LearnerSpec, concepts_folder, finished, learn
+from actors.model import ModelSpec, load
+from diffii.concepts.files import open_concepts
+from diffii.concepts.learning import Lesson
+from diffii.concepts.loop import learn as learn_here
+from diffii.concepts.record import Concepts
+from diffii.concepts.settings import LearnSettings
+from diffii.dataset.storage import Storage
+from diffii.errors import SourceError
+from diffii.garments.catalog import COARSE_OF, TEMPLATE
+from diffii.hashing import sha256
+from diffii.images import decode, fit
+from tests.engine.sources import garments
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+SETTINGS = LearnSettings(steps=6, batch=4, rank=2, warmup=0, check_every=2, check_rows=4, checkpoint_every=2)
+
+
+def spec(folder: Path, settings: LearnSettings = SETTINGS, workers: int = 1) -> LearnerSpec:
+    source = folder / "source"
+    if not source.exists():
+        garments(source, shots=2, classes=3)
+    classes = tuple(sorted(path.name for path in source.iterdir()))
+    files = sorted(source.glob("*/*.png"))
+    return LearnerSpec(
+        model=ModelSpec(model="garments", dtype="fp32", attention="sdpa", threads=1),
+        weights="w",
+        source_url=str(source),
+        output_url=str(folder / "out"),
+        images=tuple((path.relative_to(source).as_posix(), sha256(path.read_bytes())) for path in files),
+        lesson=Lesson(
+            classes=classes,
+            words=tuple(COARSE_OF[name] for name in classes),
+            labels=tuple(classes.index(path.parent.name) for path in files),
+            template=TEMPLATE,
+        ),
+        settings=settings,
+        workers=workers,
+    )
+
+
+def in_process(told: LearnerSpec, **changes: object) -> Concepts:
+    backbone = load(told.model)
+    images: list[np.ndarray] = [
+        fit(decode((Path(told.source_url) / where).read_bytes()), backbone.image_size) for where, _ in told.images
+    ]
+    return learn_here(backbone, told.lesson, images, told.settings, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def test_one_worker_learns_what_is_learned_in_process_and_only_once(tmp_path: Path) -> None:
+    told = spec(tmp_path)
+    storage, interrupt = Storage(told.output_url), signal.getsignal(signal.SIGINT)
+    assert finished(told, storage) is None
+    concepts = learn(told)
+    assert concepts.digest == in_process(told).digest
+    assert open_concepts(f"{told.output_url}/{concepts_folder(concepts.digest)}").digest == concepts.digest
+    assert concepts.about["steps"] == 6 and len(concepts.about["losses"]) == 3
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert learn(told).digest == concepts.digest
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+    assert signal.getsignal(signal.SIGINT) is interrupt
+
+
+@pytest.mark.slow
+def test_two_workers_learn_what_one_learns_at_the_same_global_batch(tmp_path: Path) -> None:
+    one = learn(spec(tmp_path))
+    two = learn(spec(tmp_path, LearnSettings(**{**SETTINGS.to_dict(), "batch": 2}), workers=2))
+    for a, b in zip(one.about["losses"], two.about["losses"], strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["held_out"] == pytest.approx(b["held_out"], rel=1e-4)
+    torch.testing.assert_close(one.vectors, two.vectors, atol=1e-4, rtol=1e-3)
+    first, second = ({k: v["rows"] for k, v in c.about["losses_by_class"].items()} for c in (one, two))
+    assert first == second and sum(first.values()) == 24
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_the_bytes_are_the_same(tmp_path: Path) -> None:
+    settings = LearnSettings(**{**SETTINGS.to_dict(), "steps": 60, "checkpoint_every": 7, "check_every": 20})
+    told = spec(tmp_path, settings)
+    killed: list[int] = []
+
+    def kill(step: int, steps: int, loss: float) -> None:
+        assert steps == 60 and loss > 0
+        if not killed and step >= 10:
+            killed.extend(_workers())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    concepts = learn(told, watch=kill)
+    assert len(killed) == 1
+    assert concepts.digest == in_process(told).digest
+
+
+@pytest.mark.slow
+def test_another_driver_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    told = spec(tmp_path)
+
+    def die(step: int, loss: float) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_process(told, storage=Storage(told.output_url), folder=told.folder, watch=die)
+    assert learn(told).digest == in_process(told).digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_that_is_gone_is_named(tmp_path: Path, workers: int) -> None:
+    told = spec(tmp_path, workers=workers)
+    (Path(told.source_url) / told.images[3][0]).unlink()
+    with pytest.raises(SourceError, match="no longer") as caught:
+        learn(told)
+    assert told.images[3][0] in str(caught.value)
+
+
+def test_a_job_is_named_by_all_that_its_concepts_follow_from(tmp_path: Path) -> None:
+    keys = {
+        spec(tmp_path).key,
+        spec(tmp_path, workers=2).key,
+        spec(tmp_path, LearnSettings(**{**SETTINGS.to_dict(), "seed": 1})).key,
+    }
+    assert len(keys) == 3 and spec(tmp_path).key in keys
+
+
+def _workers() -> list[int]:
+    """The processes that Ray Train started for this test."""
+    mine = psutil.Process().children(recursive=True)
+    return [process.pid for process in mine if "RayTrainWorker" in " ".join(process.cmdline())]
