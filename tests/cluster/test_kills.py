@@ -1,0 +1,19 @@
+"""Drivers and actors that are killed at random moments change nothing: `python -m tests.cluster.chaos` does more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.chaos import chaos
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [1, 4])
+def test_random_kills_change_nothing(tmp_path: Path, pool: int) -> None:
+    extra = ["--set=dedup.embedder=lite0"]
+    tally = chaos(tmp_path, drivers=2, actors=3, seed=pool, pool=pool, factor=25, extra=extra)
+    assert (tally.driver_kills, tally.actor_kills) == (2, 3)
+    assert (tally.digest_equal, tally.shards_digest_equal, tally.problems) == (True, True, [])
+    assert tally.versions_read >= 3
