@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all simulate check clean
 
 demo: $(READY)
 	$(BIN)/diffii demo
@@ -18,6 +18,11 @@ test: check
 
 test-all: check
 	$(BIN)/pytest
+
+RUNS ?= 1000
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation --runs $(RUNS)
 
 check: $(READY)
 	$(BIN)/ruff check .
