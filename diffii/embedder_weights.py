@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from diffii.errors import ModelError
+from diffii.hub import model_directory
 
 LITE0 = "lite0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -65,29 +66,15 @@ def missing_lite0(package: str | None) -> ModelError:
 
 
 def _locate(name: str) -> Path:
-    path = Path(name).expanduser()
-    if (path / "config.json").is_file():
-        return path
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(
-            f"dedup.embedder: {name} is not the directory of a transformers model (no config.json in it). "
-            f"Give the directory that save_pretrained wrote, a hub id, or {LITE0}, which needs no network"
-        )
-    return _download(name)
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"dedup.embedder: {name} is neither a local directory nor to be had from the hub "
-            f"({type(error).__name__}). Check the name and the network, give a local path, or {LITE0}, "
-            "which needs no network"
-        ) from error
+    return model_directory(
+        name,
+        key="dedup.embedder",
+        marker="config.json",
+        what="the directory of a transformers model",
+        instead=f"{LITE0}, which needs no network",
+        wanted=_WANTED,
+        unwanted=_UNWANTED,
+    )
 
 
 def _is_wanted(path: Path) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from diffii.errors import ModelError
+from diffii.hub import model_directory
 
 EMBEDDED = "garments"
 """The name of the small model that ships with the package."""
@@ -25,19 +26,19 @@ def locate(model: str) -> Path:
     """
     if model == EMBEDDED:
         return EMBEDDED_DIR
-    path = Path(model).expanduser()
-    if (path / "model_index.json").is_file():
-        # transformers makes an empty tokenizer where there is none, and every prompt is then the same.
-        if missing := [part for part in _PARTS if not any((path / part).glob("*.json"))]:
-            raise ModelError(f"backbone.model: {model} is incomplete: nothing in its {', '.join(missing)}.")
-        return path
-    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ModelError(
-            f"backbone.model: {model} is not a diffusers pipeline directory (no model_index.json in it). "
-            "Give the directory that StableDiffusionPipeline.save_pretrained wrote, a hub id, or "
-            f"`{EMBEDDED}` for the small model that ships with diffii."
-        )
-    return _download(model)
+    path = model_directory(
+        model,
+        key="backbone.model",
+        marker="model_index.json",
+        what="a diffusers pipeline directory",
+        instead=f"`{EMBEDDED}` for the small model that ships with diffii",
+        wanted=_WANTED,
+        unwanted=_UNWANTED,
+    )
+    # transformers makes an empty tokenizer where there is none, and every prompt is then the same.
+    if missing := [part for part in _PARTS if not any((path / part).glob("*.json"))]:
+        raise ModelError(f"backbone.model: {model} is incomplete: nothing in its {', '.join(missing)}.")
+    return path
 
 
 def weights_digest(directory: Path) -> str:
@@ -50,17 +51,3 @@ def weights_digest(directory: Path) -> str:
                     content = hashlib.file_digest(file, "sha256").hexdigest()
                 total.update(f"{path.relative_to(directory).as_posix()} {content}\n".encode())
     return total.hexdigest()
-
-
-def _download(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"backbone.model: {model} is neither a local directory nor to be had from the hub "
-            f"({type(error).__name__}). Check the name and the network, give a local path, or try "
-            f"`--set backbone.model={EMBEDDED}` for the small model that ships with diffii."
-        ) from error

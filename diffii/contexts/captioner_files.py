@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffii.errors import ModelError
+from diffii.hub import model_directory
 
 KEY = "captions.model"
 """The setting that errors name."""
@@ -21,14 +22,15 @@ def locate(model: str) -> Path:
 
     Raises ModelError when it is neither, when it has no safetensors (a pickle is not opened), or no tokenizer.
     """
-    path = Path(model).expanduser()
-    if not (path / "config.json").is_file():
-        if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-            raise ModelError(
-                f"{KEY}: {model} is not a directory of a transformers model (no config.json in it). Give the "
-                "directory that save_pretrained wrote, or a hub id"
-            )
-        path = _download(model)
+    path = model_directory(
+        model,
+        key=KEY,
+        marker="config.json",
+        what="a directory of a transformers model",
+        instead="let the diffusion model do it: captions.method=diffusion",
+        wanted=_WANTED,
+        unwanted=_UNWANTED,
+    )
     if not any(path.glob("*.safetensors")):
         raise ModelError(
             f"{KEY}: {model} has no safetensors file, and weights in a pickle (.bin) are not opened: they can "
@@ -78,16 +80,3 @@ def _edge(size: Any) -> int | None:
     if isinstance(size, (list, tuple)):
         size = size[0] if size else None
     return int(size) if size else None
-
-
-def _download(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"{KEY}: {model} is neither a local directory nor to be had from the hub ({type(error).__name__}). Check "
-            "the name and the network, give a local path, or let the diffusion model do it: captions.method=diffusion"
-        ) from error
