@@ -327,7 +327,8 @@ def _print_estimate(found: dict[str, Any]) -> None:
     output.print(
         f"plan: {found['synthetic_images']} images from {found['real_images']} of {found['classes']} classes, "
         f"{found['unet_rows']} U-Net rows; about {_duration(found['seconds'])} at {rate}, "
-        f"{_bytes(found['disk_bytes'])} of disk",
+        f"{_bytes(found['disk_bytes'])} of disk"
+        + (f"; {_duration(found['learn_seconds'])} of it to learn the concepts" if found["learn_seconds"] else ""),
         highlight=False,
         soft_wrap=True,
     )

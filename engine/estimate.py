@@ -16,12 +16,16 @@ import numpy as np
 import torch
 
 from actors.model import ModelSpec, load
+from diffii.contexts.candidates import default_candidates
+from diffii.contexts.diffusion import DiffusionSettings, rows_per_image
 from diffii.denoise import denoise
 from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
 from diffii.images import Encoding, encode
 from diffii.invert import invert
-from engine.config import Config
+from diffii.weights import EMBEDDED
+from engine.concept_stage import learn_settings
+from engine.config import AUTO, DIFFUSION, Config
 from engine.plan import first_wave
 from engine.run import Run, make_plan, prepare
 from engine.specs import embedder, model_spec, spacing
@@ -31,6 +35,8 @@ RAY_SECONDS = 7.0
 STAGE_SECONDS = 2.0
 """First task of a Ray Data pipeline, beside loading the model."""
 CALIBRATION_SECONDS = 3.0
+LEARN_ROW = 3.0
+"""U-Net rows of generation that a row of learning costs: the way back takes about twice the way there."""
 ROW_BYTES = 800
 """What a row takes beside its image: its columns in the shard, and what it is compared by beside the log."""
 
@@ -63,6 +69,10 @@ class Estimate:
     device: str
     images_per_second: float
     seconds: float
+    caption_seconds: float
+    """Of `seconds`; 0 where a captioner does it, whose speed is not measured here."""
+    learn_seconds: float
+    """Of `seconds`."""
     disk_bytes: int
 
 
@@ -102,6 +112,11 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     generate_seconds = (batches * batch_seconds + rows * speed.finish_image) / workers
     fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
     guided = 1 if generation.guidance_scale == 1.0 else 2
+    row_seconds = speed.generation_call / (generation.micro_batch * guided)
+    begun = run is not None and run.history.version >= 0
+    caption_seconds = 0.0 if begun else _caption_rows(resolved, len(source.images)) * row_seconds / workers
+    learn_seconds = 0.0 if begun else LEARN_ROW * _learn_rows(resolved) * row_seconds
+    fixed += sum(STAGE_SECONDS + speed.load for seconds in (caption_seconds, learn_seconds) if seconds)
     return Estimate(
         classes=len(source.classes),
         real_images=len(source.images),
@@ -113,9 +128,30 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
         actors=workers,
         device=device,
         images_per_second=rows / generate_seconds if rows else 0.0,
-        seconds=(fixed + invert_seconds + generate_seconds) if rows else 0.0,
+        seconds=(fixed + caption_seconds + learn_seconds + invert_seconds + generate_seconds) if rows else 0.0,
+        caption_seconds=caption_seconds,
+        learn_seconds=learn_seconds,
         disk_bytes=int(rows * (speed.image_bytes + ROW_BYTES)),
     )
+
+
+def _caption_rows(config: Config, images: int) -> int:
+    """U-Net rows that captions will take."""
+    diffusion = config.captions.method == DIFFUSION or (
+        config.captions.method == AUTO and config.backbone.model == EMBEDDED
+    )
+    if not diffusion or config.prompts.suffixes:
+        return 0
+    candidates = config.captions.candidates or default_candidates(config.backbone.model)
+    return images * rows_per_image(len(candidates), DiffusionSettings())
+
+
+def _learn_rows(config: Config) -> int:
+    """Rows that each worker will learn from, if the loss does not stop falling before."""
+    if config.learn.concepts != AUTO:
+        return 0
+    settings = learn_settings(config)
+    return settings.steps * settings.batch
 
 
 def calibrate(spec: ModelSpec, config: Config, processes: int) -> Speed:
