@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections import Counter
@@ -11,9 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from cluster.show import (
+    console,
+    duration,
+    print_estimate,
+    print_json,
+    print_sheet,
+    print_status,
+    print_verification,
+    say,
+    tell,
+)
 from diffii import __version__
 from diffii.dataset import layout
 from diffii.errors import DiffiiError
@@ -28,9 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console(stderr=True)
-"""Progress and messages; standard output is for results."""
-output = Console()
 
 Source = Annotated[
     str,
@@ -75,9 +80,9 @@ def plan(
     count = settings.actors.max or (cores() if device == "cpu" else _gpus())
     found = estimate(settings, count, device)
     if as_json:
-        _print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
     else:
-        _print_estimate(dataclasses.asdict(found))
+        print_estimate(dataclasses.asdict(found))
 
 
 @app.command()
@@ -118,9 +123,9 @@ def learn(
     settings = load_config(config, sets or (), overrides={"source.url": source, "output.url": out, **_actors(actors)})
     learned = _prepare_data_set(settings, verbose)
     if not learned.concepts:
-        console.print("learn.concepts is off: classes are named by words")
+        say("learn.concepts is off: classes are named by words")
         return
-    output.print(f"{out}/{layout.CONCEPTS}/{learned.concepts[:32]}", highlight=False, soft_wrap=True)
+    tell(f"{out}/{layout.CONCEPTS}/{learned.concepts[:32]}")
 
 
 @app.command()
@@ -137,7 +142,7 @@ def caption(
     settings = load_config(config, sets or (), overrides=overrides)
     learned = _prepare_data_set(settings, verbose, learn=False)
     for suffix, count in Counter(learned.suffixes).most_common():
-        output.print(f"{suffix}  ({count} images)" if count > 1 else suffix, highlight=False, markup=False)
+        tell(f"{suffix}  ({count} images)" if count > 1 else suffix)
 
 
 @app.command()
@@ -147,25 +152,9 @@ def status(out: Out, as_json: Json = False) -> None:
 
     found = dataclasses.asdict(read_status(out))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
-    done = 100 * found["decided"] / found["planned"] if found["planned"] else 0
-    output.print(f"{found['url']}: {found['state']}, {done:.0f} % of {found['planned']} rows decided", soft_wrap=True)
-    output.print(
-        f"{found['kept']} kept in {found['shards']} shards ({_bytes(found['bytes'])}), "
-        f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed",
-        soft_wrap=True,
-    )
-    if found["driver"]:
-        output.print(f"{found['driver']} is at work", highlight=False, soft_wrap=True)
-    table = Table("class", "kept", "wanted", box=None, pad_edge=False)
-    for name, kept in found["classes"].items():
-        table.add_row(name, str(kept), str(found["targets"][name]))
-    output.print(table)
-    for name, why in found["short"].items():
-        output.print(f"{name} is short: {why}", highlight=False, markup=False, soft_wrap=True)
-    for reason, count in found["reasons"].items():
-        output.print(f"{count:6} {reason}", highlight=False, markup=False, soft_wrap=True)
+    print_status(found)
 
 
 @app.command()
@@ -180,17 +169,9 @@ def verify(
     found = check(out, mend=repair)
     fields = dataclasses.asdict(found)
     if as_json:
-        _print_json(fields)
+        print_json(fields)
     else:
-        problems = fields.pop("problems")
-        for name, value in fields.items():
-            output.print(
-                f"{name:14} {', '.join(value) or 'none' if isinstance(value, list) else value}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        for problem in problems:
-            console.print(f"wrong: {problem}", highlight=False, soft_wrap=True)
+        print_verification(fields)
     raise typer.Exit(0 if found.ok else 1)
 
 
@@ -225,13 +206,13 @@ def replay(
         save.write_bytes(found.image)
     if as_json:
         fields = dataclasses.asdict(found) | {"identical": found.identical}
-        _print_json({name: value for name, value in fields.items() if name != "image"})
+        print_json({name: value for name, value in fields.items() if name != "image"})
     else:
         said = "identical to the bit" if found.identical else "not the published image"
         said = said if found.published_sha256 else "it was never published"
         trouble = f" ({found.reason})" if found.reason else ""
-        output.print(f"{found.class_name} {found.ordinal}: {found.outcome}{trouble}, {said}", highlight=False)
-        output.print(found.recipe, highlight=False, markup=False, soft_wrap=True)
+        tell(f"{found.class_name} {found.ordinal}: {found.outcome}{trouble}, {said}")
+        tell(found.recipe)
     raise typer.Exit(0 if found.identical else 1)
 
 
@@ -242,7 +223,7 @@ def main() -> None:
     except DiffiiError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        console.print("\nstopped; the same command goes on from here")
+        say("\nstopped; the same command goes on from here")
         sys.exit(130)
 
 
@@ -257,29 +238,28 @@ def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str 
     began = time.monotonic()
     run = prepare(config)  # what cannot work is said before Ray takes its seconds to start
     if forked is not None:
-        console.print(f"{take_along(run, forked)} files taken along from {forked}", highlight=False, soft_wrap=True)
+        say(f"{take_along(run, forked)} files taken along from {forked}")
     if run.complete and not config.dedup.holdout:
         publish_missing(run)
-        console.print(f"{run.storage.url} is complete: nothing to do", highlight=False, soft_wrap=True)
-        _print_sheet(run.storage.url)
+        say(f"{run.storage.url} is complete: nothing to do")
+        print_sheet(run.storage.url)
         return
     actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
     if estimated:
         from engine.estimate import estimate
 
-        _print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
+        print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
         began = time.monotonic()
     with local_ray(actors, verbose), ProgressLine(console) as progress:
         run_expand(run, progress)
     history = run.history
     kept, lost = history.kept, history.rows - history.kept
-    console.print(
+    say(
         f"{kept} images in {len(history.shards)} shards"
         + (f", {lost} lost (diffii status says why)" if lost else "")
-        + f", {_duration(time.monotonic() - began)}",
-        highlight=False,
+        + f", {duration(time.monotonic() - began)}"
     )
-    _print_sheet(run.storage.url)
+    print_sheet(run.storage.url)
 
 
 def _prepare_data_set(config: Config, verbose: bool, learn: bool = True) -> Learned:
@@ -291,15 +271,11 @@ def _prepare_data_set(config: Config, verbose: bool, learn: bool = True) -> Lear
 
     run = prepare(config)
     if run.history.version >= 0:
-        console.print(f"{run.storage.url} is begun: what it was begun with stays", highlight=False, soft_wrap=True)
+        say(f"{run.storage.url} is begun: what it was begun with stays")
         return run.plan.learned
     actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
     with local_ray(actors, verbose), ProgressLine(console) as progress:
         return prepare_data_set(run, progress, learn)
-
-
-def _print_sheet(url: str) -> None:
-    output.print(f"{url}/{layout.CONTACT_SHEET}", highlight=False, soft_wrap=True)
 
 
 def _device() -> str:
@@ -318,41 +294,8 @@ def _actors(count: int | None) -> dict[str, Any]:
     return {} if count is None else {"actors.min": count, "actors.max": count}
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False))
-
-
-def _print_estimate(found: dict[str, Any]) -> None:
-    rate = f"{found['images_per_second']:.1f} images/s on {found['actors']} {found['device']} actors"
-    output.print(
-        f"plan: {found['synthetic_images']} images from {found['real_images']} of {found['classes']} classes, "
-        f"{found['unet_rows']} U-Net rows; about {_duration(found['seconds'])} at {rate}, "
-        f"{_bytes(found['disk_bytes'])} of disk"
-        + (f"; {_duration(found['learn_seconds'])} of it to learn the concepts" if found["learn_seconds"] else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
-    if found["skipped"]:
-        output.print(f"{found['skipped']} files are skipped; diffii expand names them", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def _fail(message: str) -> NoReturn:
-    console.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    say(f"error: {message}")
     sys.exit(2)
 
 

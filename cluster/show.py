@@ -1,0 +1,93 @@
+"""What the command line prints: results on standard output, progress and messages on standard error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from diffii.dataset import layout
+
+console = Console(stderr=True)
+"""Progress and messages."""
+output = Console()
+"""Results, for people and for pipes."""
+
+
+def say(text: str) -> None:
+    """A message to the person who started the command."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def tell(text: str) -> None:
+    """A line of a result."""
+    output.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def print_sheet(url: str) -> None:
+    tell(f"{url}/{layout.CONTACT_SHEET}")
+
+
+def print_estimate(found: dict[str, Any]) -> None:
+    """The fields of an `engine.estimate.Estimate`."""
+    rate = f"{found['images_per_second']:.1f} images/s on {found['actors']} {found['device']} actors"
+    learning = f"; {duration(found['learn_seconds'])} of it to learn the concepts" if found["learn_seconds"] else ""
+    tell(
+        f"plan: {found['synthetic_images']} images from {found['real_images']} of {found['classes']} classes, "
+        f"{found['unet_rows']} U-Net rows; about {duration(found['seconds'])} at {rate}, "
+        f"{_bytes(found['disk_bytes'])} of disk{learning}"
+    )
+    if found["skipped"]:
+        tell(f"{found['skipped']} files are skipped; diffii expand names them")
+
+
+def print_status(found: dict[str, Any]) -> None:
+    """The fields of an `engine.status.Status`."""
+    done = 100 * found["decided"] / found["planned"] if found["planned"] else 0
+    tell(f"{found['url']}: {found['state']}, {done:.0f} % of {found['planned']} rows decided")
+    tell(
+        f"{found['kept']} kept in {found['shards']} shards ({_bytes(found['bytes'])}), "
+        f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed"
+    )
+    if found["driver"]:
+        tell(f"{found['driver']} is at work")
+    if not found["reproducible"]:
+        tell(f"not reproducible: rows were made by {'; by '.join(found['fingerprints'])}")
+    table = Table("class", "kept", "wanted", box=None, pad_edge=False)
+    for name, kept in found["classes"].items():
+        table.add_row(name, str(kept), str(found["targets"][name]))
+    output.print(table)
+    for name, why in found["short"].items():
+        tell(f"{name} is short: {why}")
+    for reason, count in found["reasons"].items():
+        tell(f"{count:6} {reason}")
+
+
+def print_verification(found: dict[str, Any]) -> None:
+    """The fields of an `engine.verify.Verification`; problems go to standard error."""
+    for name, value in found.items():
+        if name != "problems":
+            tell(f"{name:14} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+    for problem in found["problems"]:
+        say(f"wrong: {problem}")
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,36 @@
+"""A model by its name: a local directory, or a repository of the hub, downloaded once to the hub's own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffii.errors import ModelError
+
+
+def model_directory(
+    model: str, *, key: str, marker: str, what: str, instead: str, wanted: Sequence[str], unwanted: Sequence[str]
+) -> Path:
+    """The directory of `model`, told by the file `marker` in it.
+
+    `key` is the setting that named the model, `what` such a directory is called, `instead` what else a user may give;
+    of a repository the files that match `wanted` and not `unwanted` are taken. Raises ModelError naming the mend.
+    """
+    path = Path(model).expanduser()
+    if (path / marker).is_file():
+        return path
+    if path.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ModelError(
+            f"{key}: {model} is not {what} (no {marker} in it). "
+            f"Give the directory that save_pretrained wrote, a hub id, or {instead}"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(wanted), ignore_patterns=list(unwanted)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{key}: {model} is neither a local directory nor to be had from the hub ({type(error).__name__}). "
+            f"Check the name and the network, give a local path, or {instead}"
+        ) from error
