@@ -31,7 +31,7 @@ def diffii(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(diffii(*arguments), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(diffii(*arguments), capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == code, done.stderr
     return done
 
