@@ -221,6 +221,18 @@ def _to_row(entry: log.Entry) -> dict[str, Any]:
     return row
 
 
+def shard_of(row: dict[str, Any]) -> log.Shard:
+    """The shard that a row's columns tell of."""
+    return log.Shard(
+        name=row["shard"],
+        rows=row["shard_rows"],
+        bytes=row["shard_bytes"],
+        sha256=row["shard_sha256"],
+        sidecar=row["sidecar"],
+        sidecar_sha256=row["sidecar_sha256"],
+    )
+
+
 def _from_row(row: dict[str, Any]) -> log.Entry:
     if row["other"] is not None:
         kind = json.loads(row["other"]).get("kind")
@@ -228,16 +240,6 @@ def _from_row(row: dict[str, Any]) -> log.Entry:
     lost: dict[str, dict[str, str]] = {}
     for number, outcome, reason in zip(row["lost_rows"], row["lost_outcomes"], row["lost_reasons"], strict=True):
         lost.setdefault(outcome, {})[str(number)] = reason
-    shard = None
-    if row["shard"] is not None:
-        shard = log.Shard(
-            name=row["shard"],
-            rows=row["shard_rows"],
-            bytes=row["shard_bytes"],
-            sha256=row["shard_sha256"],
-            sidecar=row["sidecar"],
-            sidecar_sha256=row["sidecar_sha256"],
-        )
     return log.CommitEntry(
         wave=row["wave"],
         first=row["first"],
@@ -245,7 +247,7 @@ def _from_row(row: dict[str, Any]) -> log.Entry:
         rows=row["rows"],
         lost=lost,
         kept_per_class={str(label): kept for label, kept in zip(row["labels"], row["kept"], strict=True)},
-        shard=shard,
+        shard=shard_of(row) if row["shard"] is not None else None,
         fingerprints=row["fingerprints"],
     )
 

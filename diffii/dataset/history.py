@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffii.dataset import layout, log
-from diffii.dataset.checkpoints import Sums, from_table, read_checkpoint, read_entries, read_summed, sums_of
+from diffii.dataset.checkpoints import Sums, from_table, read_checkpoint, read_entries, read_summed, shard_of, sums_of
 from diffii.dataset.layout import LOG_FOLDER, LOG_PAGE
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
@@ -93,17 +93,7 @@ class Shards(Sequence[log.Shard]):
 
 
 def _shards(table: pa.Table) -> list[log.Shard]:
-    return [
-        log.Shard(
-            name=row["shard"],
-            rows=row["shard_rows"],
-            bytes=row["shard_bytes"],
-            sha256=row["shard_sha256"],
-            sidecar=row["sidecar"],
-            sidecar_sha256=row["sidecar_sha256"],
-        )
-        for row in table.select(COLUMNS).to_pylist()
-    ]
+    return [shard_of(row) for row in table.select(COLUMNS).to_pylist()]
 
 
 class History:
