@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.simulation.__main__ import add, table
+from tests.simulation.many import add, table
 from tests.simulation.run import Life, live, simulated
 
 LIVES = 60
