@@ -194,7 +194,9 @@ def test_a_task_that_hangs_everywhere_outside_of_the_model_stops_the_run(
 @pytest.mark.cluster
 def test_waiting_for_capacity_is_shown_and_ends_with_it() -> None:
     script = [sys.executable, "-m", "tests.engine.capacity"]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=400, check=False)
+    # Without the token of a Ray that other tests run in this process: the script's cluster has none.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(script, capture_output=True, text=True, timeout=400, check=False, env=clean)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
     waiting = [number for number, line in enumerate(lines) if line.startswith("waiting for capacity")]
