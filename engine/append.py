@@ -14,6 +14,7 @@ class LogWriter:
     def __init__(self, storage: Storage, history: History, writer: str) -> None:
         self.history = history
         self._storage, self._writer = storage, writer
+        self._mended = False
 
     def append(self, entry: log.Entry) -> None:
         """Write the next entry, by exclusive creation of its file (law 2).
@@ -32,5 +33,8 @@ class LogWriter:
         checkpoints.write_due(self._storage, version)
 
     def mend(self) -> None:
-        """Write the checkpoints that a driver which died did not come to."""
+        """Write the checkpoints that a driver which died did not come to; once: this one comes to all of its own."""
+        if self._mended:
+            return
+        self._mended = True
         checkpoints.write_missing(self._storage, self.history.version, self.history.in_checkpoints)

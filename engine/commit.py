@@ -26,8 +26,8 @@ from engine.pack import PackOrder, published_already
 Packer = Callable[[PackOrder], "Future[log.Shard]"]
 
 _TOGETHER = 16
-"""Chunks decided at once where so many are ready: one call for many rows compares them half as fast again, and on an
-object store their signatures are read side by side."""
+"""Chunks decided at once where so many are ready: one call for many rows costs less than many for few (a sixth less
+at 10^5 accepted rows), and on an object store their signatures are read side by side."""
 
 
 @dataclass(slots=True)

@@ -71,9 +71,10 @@ def driving(storage: Storage, note: Callable[[str], None]) -> Iterator[bool]:
     finally:
         stop.set()
         thread.join()
-        current = _read(storage)
-        if current is not None and current.token == mine.token:
-            with contextlib.suppress(OSError, OutputError):
+        # Whatever ends the block is what the user should hear, not a storage that fails here too.
+        with contextlib.suppress(OSError, OutputError):
+            current = _read(storage)
+            if current is not None and current.token == mine.token:
                 storage.remove(layout.HEARTBEAT)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffii.errors import ModelError
+from diffii.hashing import files_digest
 from diffii.hub import model_directory
 
 KEY = "captions.model"
@@ -40,6 +41,14 @@ def locate(model: str) -> Path:
         # transformers makes an empty tokenizer where there is none, and every caption is then empty.
         raise ModelError(f"{KEY}: {model} has no tokenizer ({', '.join(_VOCABULARIES)}); download or save it again")
     return path
+
+
+def captioner_digest(model: str) -> str:
+    """SHA-256 of what a captioner computes with, wherever it lies. Raises ModelError as `locate` does."""
+    directory = locate(model)
+    wanted = {path for pattern in _WANTED for path in directory.glob(pattern)}
+    unwanted = {path for pattern in _UNWANTED for path in directory.glob(pattern)}
+    return files_digest(sorted(wanted - unwanted))
 
 
 def image_settings(model: str, directory: Path, config: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:

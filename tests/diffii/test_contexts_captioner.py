@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffii.contexts.captioner import Captioner
+from diffii.contexts.captioner_files import captioner_digest
 from diffii.errors import ModelError
 from tests.diffii import captioners
 
@@ -148,3 +150,12 @@ def test_a_model_of_another_kind_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
     with pytest.raises(ModelError, match="does not load as a transformers image-to-text model"):
         load(copy)
+
+
+def test_its_digest_is_of_what_it_computes_with(copy: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(copy, tmp_path / "moved"))
+    (moved / "pytorch_model.bin").write_bytes(b"another framework's copy")
+    assert captioner_digest(str(moved)) == captioner_digest(str(copy))
+    settings = json.loads((moved / "preprocessor_config.json").read_text())
+    (moved / "preprocessor_config.json").write_text(json.dumps({**settings, "image_mean": [0.0, 0.0, 0.0]}))
+    assert captioner_digest(str(moved)) != captioner_digest(str(copy))

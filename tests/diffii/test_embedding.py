@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_a_model_with_missing_weights_is_refused(vit: Path, tmp_path: Path) -> N
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"incomplete: it has no layernorm\.weight"):
         Embedder.load(str(tmp_path), 2, device="cpu")
+
+
+def test_a_file_cut_short_is_one_line(vit: Path, tmp_path: Path) -> None:
+    cut = Path(shutil.copytree(vit, tmp_path / "cut"))
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(ModelError, match="does not load as a transformers vision model from safetensors"):
+        Embedder.load(str(cut), 4)
 
 
 def test_a_model_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
