@@ -94,7 +94,7 @@ def expand(
     actors: Actors = None,
     fork: Annotated[
         str | None,
-        typer.Option(metavar="NEW_OUT", help="Begin anew in NEW_OUT with what of OUT still fits (inversions)."),
+        typer.Option(metavar="NEW_OUT", help="Begin anew in NEW_OUT with what of OUT still fits."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -104,7 +104,7 @@ def expand(
     for key, value in (("SOURCE", settings.source.url), ("OUT", settings.output.url)):
         if not value:
             _fail(f"{key} is missing: diffii expand SOURCE OUT, or {'source' if key == 'SOURCE' else 'output'}.url")
-    old = None
+    old = ""
     if fork is not None:
         old, settings = settings.output.url, with_values(settings, {"output.url": fork})
     _expand(settings, verbose, forked=old)
@@ -227,18 +227,18 @@ def main() -> None:
         sys.exit(130)
 
 
-def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str | None = None) -> None:
+def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str = "") -> None:
     from cluster.local import cores, local_ray
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
-    from engine.fork import take_along
+    from engine.fork import Fork
     from engine.publish import publish_missing
     from engine.run import prepare
 
     began = time.monotonic()
     run = prepare(config)  # what cannot work is said before Ray takes its seconds to start
-    if forked is not None:
-        say(f"{take_along(run, forked)} files taken along from {forked}")
+    if forked:
+        Fork(run, forked)  # so is this
     if run.complete and not config.dedup.holdout:
         publish_missing(run)
         say(f"{run.storage.url} is complete: nothing to do")
@@ -251,7 +251,7 @@ def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str 
         print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
         began = time.monotonic()
     with local_ray(actors, verbose), ProgressLine(console) as progress:
-        run_expand(run, progress)
+        run_expand(run, progress, forked)
     history = run.history
     kept, lost = history.kept, history.rows - history.kept
     say(

@@ -7,6 +7,7 @@ the list of suffixes are written for people and for other runs (`prompts.suffixe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from actors.captioner import LISTS, TASK_SCHEMA, CaptionerActor, CaptionerSpec, Diffusion, ImageToText
 from diffii.contexts.candidates import default_candidates
+from diffii.contexts.captioner_files import captioner_digest
 from diffii.contexts.diffusion import DiffusionSettings
 from diffii.contexts.endpoint import Endpoint, condense_by_endpoint
 from diffii.contexts.files import (
@@ -22,13 +24,15 @@ from diffii.contexts.files import (
     contexts_to_parquet,
     known_keys,
     read_context,
+    suffixes_from_text,
     suffixes_to_text,
 )
 from diffii.contexts.subject import SubjectWords
 from diffii.contexts.suffixes import condense
 from diffii.dataset import layout
+from diffii.hashing import digest
 from diffii.weights import EMBEDDED
-from engine.config import AUTO, CAPTIONER, DIFFUSION, OFF, Config
+from engine.config import AUTO, DIFFUSION, OFF, Config
 from engine.plan import class_words, plain_prompt
 from engine.progress import Progress
 from engine.run import Run
@@ -36,6 +40,9 @@ from engine.specs import CPU_THREADS, model_spec
 from engine.stream import Pool, stream
 
 TABLE, SUFFIXES = f"{layout.CONTEXTS}.parquet", f"{layout.CONTEXTS}-suffixes.txt"
+
+_READS = 32
+"""Contexts are small: on an object store latency alone decides how long reading them takes."""
 
 
 def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContext]:
@@ -46,7 +53,7 @@ def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContex
     if not wanted(run.config):
         return []
     method = _method(run)
-    about = _about(method)
+    about = _about(method, run.plan.weights)
     seen = [plain_prompt(run.config, name) if isinstance(method, Diffusion) else "" for name in run.source.classes]
     images = run.source.images
     keys = [context_key(image.sha256, seen[image.label], about) for image in images]
@@ -63,7 +70,8 @@ def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContex
         spec = CaptionerSpec(output_url=run.storage.url, method=method)
         for result in stream(tasks, CaptionerActor, spec, pool.at_most(len(rows)), overlap=1, progress=progress):
             progress.advance(result["images"])
-    return [read_context(run.storage, key) for key in keys]
+    with ThreadPoolExecutor(_READS) as readers:
+        return list(readers.map(lambda key: read_context(run.storage, key), keys))
 
 
 def suffixes_of(run: Run, contexts: Sequence[ImageContext], progress: Progress) -> tuple[str, ...]:
@@ -78,10 +86,7 @@ def suffixes_of(run: Run, contexts: Sequence[ImageContext], progress: Progress) 
     if config.captions.mode == "per-image":
         suffixes = tuple(found)
     elif config.captions.condense == "endpoint":
-        captions = [context.caption for context in contexts]
-        suffixes = tuple(
-            condense_by_endpoint(captions, config.prompts.metaclass, _endpoint(config), config.captions.limit)
-        )
+        suffixes = tuple(_condensed(run, [context.caption for context in contexts]))
     else:
         suffixes = tuple(condense(found, config.captions.limit))
     if not suffixes:
@@ -96,13 +101,29 @@ def wanted(config: Config) -> bool:
     return config.captions.method != OFF and not config.prompts.suffixes
 
 
+def by_diffusion(config: Config) -> bool:
+    """Whether the Stable Diffusion model itself tells contexts, once `wanted`."""
+    method = config.captions.method
+    return method == DIFFUSION or (method == AUTO and config.backbone.model == EMBEDDED)
+
+
+def _condensed(run: Run, captions: list[str]) -> list[str]:
+    """What the service made of these captions, asked once per data set: it costs money and never answers the same."""
+    config = run.config
+    endpoint, limit = _endpoint(config), config.captions.limit
+    name = layout.condensed(digest(sorted(captions), config.prompts.metaclass, endpoint.url, endpoint.model, limit))
+    data = run.storage.read_or_none(name)
+    if data is None:
+        made = condense_by_endpoint(captions, config.prompts.metaclass, endpoint, limit)
+        run.storage.put_once(name, suffixes_to_text(made))
+        data = run.storage.read(name)
+    return suffixes_from_text(data, f"{run.storage.url}/{name}")
+
+
 def _method(run: Run) -> ImageToText | Diffusion:
     config = run.config
     captions = config.captions
-    kind = captions.method
-    if kind == AUTO:
-        kind = DIFFUSION if config.backbone.model == EMBEDDED else CAPTIONER
-    if kind == DIFFUSION:
+    if by_diffusion(config):
         return Diffusion(
             model=model_spec(config),
             candidates=tuple(captions.candidates) or default_candidates(config.backbone.model),
@@ -119,13 +140,15 @@ def _method(run: Run) -> ImageToText | Diffusion:
     )
 
 
-def _about(method: ImageToText | Diffusion) -> dict[str, Any]:
-    """All settings that shape a context; how many threads work on it is not one of them."""
-    fields = asdict(method)
-    fields.pop("threads", None)
-    if isinstance(method, ImageToText):
-        fields["subjects"] = {name: sorted(words) for name, words in fields["subjects"].items()}
-    return {"kind": type(method).__name__, **fields}
+def _about(method: ImageToText | Diffusion, weights: str) -> dict[str, Any]:
+    """All that shapes a context: what the model is, not where it lies, nor how many threads work on it."""
+    kind = {"kind": type(method).__name__}
+    if isinstance(method, Diffusion):
+        settings = {"candidates": method.candidates, "settings": asdict(method.settings)}
+        return {**kind, "weights": weights, "dtype": method.model.dtype, **settings}
+    subjects = {name: sorted(words) for name, words in asdict(method.subjects).items()}
+    reading = {"micro_batch": method.micro_batch, "beams": method.beams, "max_tokens": method.max_tokens}
+    return {**kind, "weights": captioner_digest(method.model), "subjects": subjects, **reading}
 
 
 def _micro_batch(method: ImageToText | Diffusion) -> int:
@@ -135,7 +158,3 @@ def _micro_batch(method: ImageToText | Diffusion) -> int:
 def _endpoint(config: Config) -> Endpoint:
     captions = config.captions
     return Endpoint(url=captions.endpoint, model=captions.endpoint_model, key_variable=captions.endpoint_key_variable)
-
-
-def _limit(config: Config) -> int:
-    return config.captions.limit

@@ -14,7 +14,7 @@ from diffii.circle import Norm
 from diffii.kinds import Attention, DTypeName
 
 AUTO, OFF = "auto", "off"
-DIFFUSION, CAPTIONER = "diffusion", "captioner"
+DIFFUSION = "diffusion"
 FACTOR, BALANCED = "factor", "balanced"
 Count = Annotated[int, Field(ge=1)]
 
@@ -279,5 +279,7 @@ GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.targ
 OPERATIONAL = frozenset(
     {"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"}
     | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}
+    | {"captions.endpoint", "captions.endpoint_model", "captions.endpoint_key_variable"}
 )
-"""Free: no byte depends on them. Source, model and concepts are identified by what they hold, not by where they lie."""
+"""Free: no byte depends on them. Source, model and concepts are identified by what they hold, not by where they lie;
+of a service that condenses captions, its answer is what counts."""

@@ -23,9 +23,9 @@ from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
 from diffii.images import Encoding, encode
 from diffii.invert import invert
-from diffii.weights import EMBEDDED
+from engine.caption_stage import by_diffusion, wanted
 from engine.concept_stage import learn_settings
-from engine.config import AUTO, DIFFUSION, Config
+from engine.config import AUTO, Config
 from engine.plan import first_wave
 from engine.run import Run, make_plan, prepare
 from engine.specs import embedder, model_spec, spacing
@@ -137,10 +137,7 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
 
 def _caption_rows(config: Config, images: int) -> int:
     """U-Net rows that captions will take."""
-    diffusion = config.captions.method == DIFFUSION or (
-        config.captions.method == AUTO and config.backbone.model == EMBEDDED
-    )
-    if not diffusion or config.prompts.suffixes:
+    if not (wanted(config) and by_diffusion(config)):
         return 0
     candidates = config.captions.candidates or default_candidates(config.backbone.model)
     return images * rows_per_image(len(candidates), DiffusionSettings())

@@ -18,6 +18,7 @@ from diffii.attention import choose
 from diffii.dataset import layout, log
 from engine.config import OFF, Config
 from engine.copy_thresholds import Calibration
+from engine.fork import Fork
 from engine.heartbeat import driving
 from engine.holdout import leak_report, read_holdout, sign_tasks
 from engine.inversions import invert_missing
@@ -34,16 +35,18 @@ from engine.stream import Pool, our_error, stream
 from engine.waves import Maker, run_waves
 
 
-def expand(work: Config | Run, progress: Progress | None = None) -> Run:
+def expand(work: Config | Run, progress: Progress | None = None, fork: str = "") -> Run:
     """Expand `source.url` into `output.url`; returns when the plan is wholly decided and committed.
 
-    Takes a configuration, or the run that `prepare` made of one. Waits while another driver works on the same output.
+    Takes a configuration, or the run that `prepare` made of one; `fork` is the URL of an older data set, of which is
+    taken along what fits. Waits while another driver works on the same output.
     Raises ConfigError, SourceError, ModelError or OutputError before any model loads, FencedError when another driver
     takes the run over.
     """
     progress = progress or Silent()
     run = prepare(work) if isinstance(work, Config) else work
     pool = pool_of(run.config)
+    old = Fork(run, fork) if fork else None
     if not pool.gpus:
         # Without a GPU in the cluster xformers cannot run: better said now than by an actor after a minute.
         choose(run.config.backbone.attention, torch.device("cpu"))
@@ -52,8 +55,13 @@ def expand(work: Config | Run, progress: Progress | None = None) -> Run:
     with driving(run.storage, progress.note) as waited:
         if waited:
             run.refresh()
+        if old:
+            old.take_learned()
         settle(run, pool, progress)
         begin(run)
+        if old:
+            old.take_images()
+            progress.note(str(old))
         heldout = read_holdout(run)
         invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
         if run.open_wave() is not None:

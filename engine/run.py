@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ from diffii.hashing import digest
 from diffii.weights import locate, weights_digest
 from engine.append import LogWriter
 from engine.card import Counts, data_set_card
-from engine.config import OFF, Config
+from engine.config import AUTO, OFF, Config
 from engine.defaults import resolve
 from engine.learned import Learned
 from engine.leftovers import stale_files
@@ -41,6 +40,9 @@ EMBEDDER = "embedder_weights"
 CONCEPTS, SUFFIXES = "concepts_digest", "suffixes_digest"
 """The same for what was learned from the source."""
 DIGESTS = (WEIGHTS, EMBEDDER, CONCEPTS, SUFFIXES)
+CONCEPTS_FROM = "learn.concepts"
+GIVEN = "given"
+"""Stands in the log for the URL of concepts that the user gave."""
 
 _MAY_STAND_THERE = frozenset({layout.OWN, "source"})
 """What an output may hold before its first entry: our own beginnings, and the demo's exported source."""
@@ -55,11 +57,11 @@ class Run:
     source: Source
     plan: Plan
     history: History
+    writer: LogWriter = field(init=False)
+    """Appends to the log in this process's name."""
 
-    @cached_property
-    def writer(self) -> LogWriter:
-        """Appends to the log in this process's name."""
-        return LogWriter(self.storage, self.history, secrets.token_hex(8))
+    def __post_init__(self) -> None:
+        self.writer = LogWriter(self.storage, self.history, secrets.token_hex(8))
 
     @property
     def waves(self) -> list[log.WaveEntry]:
@@ -79,17 +81,19 @@ class Run:
             with self.storage.open(shard.sidecar) as file:
                 yield read_table(file, columns)
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Any]:
+        """What may never change: settings, and digests of what they name. Another place of the same concepts is the
+        same; learning them, being given them and doing without are not."""
         learned = self.plan.learned
         digests = {EMBEDDER: self.plan.embedder, CONCEPTS: learned.concepts, SUFFIXES: learned.suffixes_digest}
         present = {key: value for key, value in digests.items() if value}
-        return {**self.config.identity(), WEIGHTS: self.plan.weights, **present}
+        kind = {CONCEPTS_FROM: concepts_from(self.config)}
+        return {**self.config.identity(), **kind, WEIGHTS: self.plan.weights, **present}
 
     def learn(self, learned: Learned) -> None:
         """Make the plan anew with what was learned; only before the log's first entry."""
         assert self.history.version < 0
-        vars(self).pop("identity", None)
         self.plan = replace_learned(self.plan, learned)
 
     def open_wave(self) -> log.WaveEntry | None:
@@ -113,9 +117,8 @@ class Run:
 
     def refresh(self) -> None:
         """Read the log again: another driver may have gone on since. Raises OutputError."""
-        vars(self).pop("writer", None)
-        vars(self).pop("identity", None)
         self.history = read_log(self.storage)
+        self.writer = LogWriter(self.storage, self.history, secrets.token_hex(8))
         self.plan = replace_learned(self.plan, learned_of(self.history))
         _check(self)
 
@@ -190,6 +193,11 @@ def write_card(run: Run) -> None:
         complete=run.complete,
     )
     run.storage.put(layout.CARD, data_set_card(run.source.classes, run.config, counts).encode())
+
+
+def concepts_from(config: Config) -> str:
+    """`auto`, `off` or `given`."""
+    return config.learn.concepts if config.learn.concepts in (AUTO, OFF) else GIVEN
 
 
 def load_run(url: str) -> Run:

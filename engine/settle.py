@@ -5,11 +5,13 @@ What comes of it is written into the log's first entry; from there on it is part
 
 from __future__ import annotations
 
+from diffii.concepts.files import open_concepts
+from diffii.errors import ModelError, OutputError
 from engine.caption_stage import caption_images, suffixes_of
 from engine.concept_stage import learn_concepts
 from engine.learned import Learned
 from engine.progress import Progress
-from engine.run import Run
+from engine.run import GIVEN, Run, concepts_from
 from engine.stream import Pool
 
 
@@ -19,6 +21,7 @@ def settle(run: Run, pool: Pool, progress: Progress, learn: bool = True) -> None
     Without `learn` it captions only. Raises ModelError, SourceError or OutputError.
     """
     if run.history.version >= 0:
+        _same_concepts(run, progress)
         return
     contexts = caption_images(run, pool, progress)
     suffixes = suffixes_of(run, contexts, progress)
@@ -29,3 +32,20 @@ def settle(run: Run, pool: Pool, progress: Progress, learn: bool = True) -> None
     else:
         names = {name: concepts.name_of(name) for name in run.source.classes}
         run.learn(Learned(concepts=concepts.digest, names=names, suffixes=suffixes))
+
+
+def _same_concepts(run: Run, progress: Progress) -> None:
+    """Refuse other concepts than the run was begun with; those have been copied into it, so they need not be there."""
+    if concepts_from(run.config) != GIVEN:
+        return
+    url = run.config.learn.concepts
+    try:
+        found = open_concepts(url).digest
+    except ModelError as error:
+        progress.note(f"learn.concepts: {error}. The data set goes on with its own copy")
+        return
+    if found != run.plan.learned.concepts:
+        raise OutputError(
+            f"learn.concepts: {run.storage.url} was begun with other concepts than those at {url}; give those, or "
+            "begin anew elsewhere with --fork NEW_OUT"
+        )

@@ -109,6 +109,11 @@ def context(key: str) -> str:
     return f"{CONTEXTS}/{key[:2]}/{key}.json"
 
 
+def condensed(key: str) -> str:
+    """What a service made of many captions: a text file with one suffix a line."""
+    return f"{CONTEXTS}/condensed/{key[:40]}.txt"
+
+
 def set_aside(name: str) -> str:
     """Beside where an `inversion` or a `signature` would be: why there is none and will be none."""
     return f"{name.rpartition('.')[0]}.failed.json"

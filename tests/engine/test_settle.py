@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 import pytest
 
 import diffii
-from diffii.concepts.files import open_concepts
+from diffii.concepts.files import open_concepts, save_concepts
 from diffii.dataset import layout
+from diffii.dataset.storage import Storage
 from diffii.errors import ModelError, OutputError
 from diffii.garments.catalog import CONTEXTS
 from engine.caption_stage import SUFFIXES, TABLE
 from engine.config import Config
 from engine.expand import expand
-from engine.fork import take_along
 from engine.progress import Silent
 from engine.replay import replay
 from engine.run import load_run, prepare
@@ -40,10 +41,14 @@ FEW: dict[str, Any] = {
 
 
 class Heard(Silent):
-    """Which stages there were."""
+    """Which stages there were, and what was said."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def stage(self, name: str, total: int, done: int, unit: str = "images") -> None:
         self.stages.append(name)
@@ -97,6 +102,8 @@ def test_a_run_that_goes_on_learns_nothing_anew(source: Path, expanded: tuple[Pa
     assert run.complete and verify(str(out)).ok
     with pytest.raises(OutputError, match=r"learn\.steps: 3 there, 9 now"):
         prepare(config(source, out, learn__steps=9))
+    with pytest.raises(OutputError, match=r"learn\.concepts: 'auto' there, 'off' now"):
+        prepare(config(source, out, learn__concepts="off"))
 
 
 @pytest.mark.slow
@@ -104,19 +111,19 @@ def test_a_fork_takes_inversions_and_concepts_along(
     source: Path, expanded: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     out, heard = tmp_path / "new", Heard()
-    run = prepare(config(source, out, generation__split=0.9))
-    assert take_along(run, str(expanded[0])) > 10
-    assert expand(run, heard).complete
+    assert expand(config(source, out, generation__split=0.9), heard, fork=str(expanded[0])).complete
     assert heard.stages == ["generate"]
     old, new = load_run(str(expanded[0])), load_run(str(out))
     assert new.plan.learned == old.plan.learned
     assert verify(str(out)).digest != verify(str(expanded[0])).digest
     heard = Heard()
-    other = prepare(config(source, tmp_path / "third", learn__steps=2, captions__limit=2))
-    take_along(other, str(expanded[0]))
-    assert expand(other, heard).complete
+    third = config(source, tmp_path / "third", learn__steps=2, captions__limit=2)
+    assert expand(third, heard, fork=str(expanded[0])).complete
     assert heard.stages == ["learn", "invert", "generate"], "captions fit, concepts do not"
     assert len(load_run(str(tmp_path / "third")).plan.learned.suffixes) == 2
+    there = {path.name for path in (expanded[0] / layout.INVERSIONS).rglob("*.safetensors")}
+    taken = {path.name for path in (tmp_path / "third" / layout.INVERSIONS).rglob("*.safetensors")}
+    assert there and not there & taken, "inversions of other concepts stay where they are"
 
 
 @pytest.mark.slow
@@ -132,11 +139,20 @@ def test_the_concepts_of_another_data_set_are_used_as_they_are(
     learned = load_run(str(tmp_path / "out")).plan.learned
     assert learned.concepts == concepts
     assert len(learned.suffixes) == 10, "one of each image"
-    shutil.move(place, tmp_path / "elsewhere")
+    moved = shutil.move(place, tmp_path / "elsewhere")
     try:
-        assert prepare(config(source, tmp_path / "out", **given)).complete, "they were taken into the data set"
+        heard = Heard()
+        assert expand(config(source, tmp_path / "out", **given), heard).complete, "they were taken into the data set"
+        assert any("goes on with its own copy" in note for note in heard.notes)
+        heard = Heard()
+        expand(config(source, tmp_path / "out", **{**given, "learn__concepts": str(moved)}), heard)
+        assert not heard.notes, "another place is the same concepts"
     finally:
         shutil.move(tmp_path / "elsewhere", place)
+    others = open_concepts(place)
+    save_concepts(dataclasses.replace(others, vectors=others.vectors + 1), Storage(str(tmp_path / "others")))
+    with pytest.raises(OutputError, match="was begun with other concepts"):
+        expand(config(source, tmp_path / "out", **{**given, "learn__concepts": str(tmp_path / "others")}))
     more = garments(tmp_path / "more", shots=1, classes=3)
     with pytest.raises(ModelError, match="the concepts know 2 classes, but not 'Coat'"):
         expand(config(more, tmp_path / "other", **given))
