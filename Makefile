@@ -8,16 +8,19 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
+# Two files at once: most of the longer tests wait for processes of their own.
+TWO := -n 2 --dist loadfile
+
 .PHONY: demo test test-all simulate check clean
 
 demo: $(READY)
 	$(BIN)/diffii demo
 
 test: check
-	$(BIN)/pytest -m "not slow and not cluster"
+	$(BIN)/pytest $(TWO) -m "not slow and not cluster"
 
 test-all: check
-	$(BIN)/pytest
+	$(BIN)/pytest $(TWO)
 
 RUNS ?= 1000
 
