@@ -14,7 +14,6 @@ class LogWriter:
     def __init__(self, storage: Storage, history: History, writer: str) -> None:
         self.history = history
         self._storage, self._writer = storage, writer
-        self._mended = False
 
     def append(self, entry: log.Entry) -> None:
         """Write the next entry, by exclusive creation of its file (law 2).
@@ -33,8 +32,5 @@ class LogWriter:
         checkpoints.write_due(self._storage, version)
 
     def mend(self) -> None:
-        """Write the checkpoints that a driver which died did not come to; once: this one comes to all of its own."""
-        if self._mended:
-            return
-        self._mended = True
+        """Write the checkpoints that a driver which died did not come to."""
         checkpoints.write_missing(self._storage, self.history.version, self.history.in_checkpoints)

@@ -15,6 +15,9 @@ import yaml
 from diffii.dataset import layout
 from engine.config import Config
 
+# With libyaml, where there is one: the card is written at every commit.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -33,7 +36,7 @@ def data_set_card(classes: Sequence[str], config: Config, counts: Counts) -> str
         "task_categories": ["image-classification"],
         "tags": ["synthetic", "diff-ii", "data-augmentation"],
     }
-    lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", "# Expanded with diffii", ""]
+    lines = ["---", yaml.dump(front, Dumper=_Dumper, sort_keys=False).strip(), "---", "", "# Expanded with diffii", ""]
     lines += [
         f"{counts.rows} synthetic images of {len(classes)} classes in {counts.shards} shards, "
         f"made from {counts.real} real ones.",

@@ -12,25 +12,27 @@ from diffii.dataset.storage import TEMPORARY, Storage
 from engine import heartbeat
 
 
-def stale_files(storage: Storage, history: History) -> list[str]:
-    """Half-written files, staged chunks and journals that the log has decided: whoever owns the run may remove them."""
+def half_written(storage: Storage) -> list[str]:
+    """What a process that died was writing; none on an object store, which shows a file only once it is whole."""
+    if not storage.is_local:
+        return []
+    names = (name for folder in (layout.OWN, layout.DATA) for name, _ in storage.find(folder))
+    return [name for name in names if name.rsplit("/", 1)[-1].startswith(TEMPORARY)]
+
+
+def decided_already(storage: Storage, history: History) -> list[str]:
+    """Staged chunks and journals of tries that the log has decided: whoever owns the run may remove them."""
     stale: list[str] = []
-    if storage.is_local:  # object stores show a file only once it is whole
-        for folder in (layout.OWN, layout.DATA):
-            names = (name for name, _ in storage.find(folder))
-            stale += [name for name in names if name.rsplit("/", 1)[-1].startswith(TEMPORARY)]
-    for wave in history.waves:
-        decided = history.next_chunk(wave.wave)
-        places = ((layout.staged_wave, layout.staged_number), (layout.attempts_wave, layout.attempt_chunk))
-        for folder_of, number_of in places:
-            folder = folder_of(wave.wave)
-            numbered = ((name, number_of(name)) for name in storage.names(folder))
-            stale += [f"{folder}/{name}" for name, chunk in numbered if chunk is not None and chunk < decided]
+    for folder, number_of in ((layout.STAGING, layout.staged_number), (layout.ATTEMPTS, layout.attempt_chunk)):
+        for name, _ in storage.find(folder):
+            wave, chunk = layout.wave_of(name), number_of(name.rsplit("/", 1)[-1])
+            if wave is not None and chunk is not None and chunk < history.next_chunk(wave):
+                stale.append(name)
     return stale
 
 
 def orphans(storage: Storage, history: History, complete: bool) -> list[str]:
-    """The stale files, and shards and sidecars that the log does not name."""
+    """All of the above, and shards and sidecars that the log does not name."""
     there = [name for folder in (layout.DATA, layout.SIDECARS) for name, _ in storage.find(folder)]
     named = {name for shard in history.shards for name in (shard.name, shard.sidecar)}
     unnamed = {name for name in there if name not in named}
@@ -38,7 +40,7 @@ def orphans(storage: Storage, history: History, complete: bool) -> list[str]:
         # Shards are written just before their entries: what comes next is adopted by the run that goes on.
         first, ahead = len(history.shards), len(unnamed)
         unnamed -= {name(index) for index in range(first, first + ahead) for name in (layout.shard, layout.sidecar)}
-    return sorted({*unnamed, *stale_files(storage, history)})
+    return sorted({*unnamed, *half_written(storage), *decided_already(storage, history)})
 
 
 def repair(storage: Storage, history: History, complete: bool) -> list[str]:

@@ -26,7 +26,7 @@ from engine.card import Counts, data_set_card
 from engine.config import AUTO, OFF, Config
 from engine.defaults import resolve
 from engine.learned import Learned
-from engine.leftovers import stale_files
+from engine.leftovers import decided_already, half_written
 from engine.plan import Plan, next_wave
 from engine.scan import read_source
 from engine.settings import from_flat
@@ -59,6 +59,7 @@ class Run:
     history: History
     writer: LogWriter = field(init=False)
     """Appends to the log in this process's name."""
+    _swept: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.writer = LogWriter(self.storage, self.history, secrets.token_hex(8))
@@ -114,6 +115,16 @@ class Run:
     @property
     def complete(self) -> bool:
         return bool(self.waves) and self.open_wave() is None and self.next_wave() is None
+
+    def sweep(self) -> None:
+        """Remove what the log has decided, and once what a dead process did not finish: this one finishes its own."""
+        if not self._swept:
+            self.writer.mend()
+            for name in half_written(self.storage):
+                self.storage.remove(name)
+            self._swept = True
+        for name in decided_already(self.storage, self.history):
+            self.storage.remove(name)
 
     def refresh(self) -> None:
         """Read the log again: another driver may have gone on since. Raises OutputError."""
@@ -173,9 +184,7 @@ def begin(run: Run) -> None:
                 suffixes=list(learned.suffixes),
             )
         )
-    run.writer.mend()
-    for name in stale_files(run.storage, run.history):
-        run.storage.remove(name)
+    run.sweep()
     if run.open_wave() is None:
         wave = run.next_wave()
         if wave is not None:

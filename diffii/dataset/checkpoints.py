@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diffii.dataset import layout, log
 from diffii.dataset.layout import LOG_FOLDER, LOG_PAGE
@@ -74,7 +73,7 @@ class Sums:
 
 def sums_of(table: pa.Table) -> Sums:
     """The sums over a table of entries, column by column."""
-    table = table.filter(pc.field("other").is_null())
+    table = table.filter(table["other"].is_null())
     labels, kept = (_flat(table[name]).to_numpy() for name in ("labels", "kept"))
     sums = np.bincount(labels, weights=kept) if len(labels) else np.empty(0)
     outcomes, reasons = (_flat(table[name]).to_pylist() for name in ("lost_outcomes", "lost_reasons"))
@@ -215,9 +214,9 @@ def _to_row(entry: log.Entry) -> dict[str, Any]:
         "fingerprints": entry.fingerprints,
     }
     if entry.shard is not None:
-        shard = asdict(entry.shard)
-        row |= {"shard": shard["name"], "sidecar": shard["sidecar"], "sidecar_sha256": shard["sidecar_sha256"]}
-        row |= {"shard_rows": shard["rows"], "shard_bytes": shard["bytes"], "shard_sha256": shard["sha256"]}
+        shard = entry.shard
+        row |= {"shard": shard.name, "sidecar": shard.sidecar, "sidecar_sha256": shard.sidecar_sha256}
+        row |= {"shard_rows": shard.rows, "shard_bytes": shard.bytes, "shard_sha256": shard.sha256}
     return row
 
 

@@ -14,7 +14,6 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diffii.dataset import layout, log
 from diffii.dataset.checkpoints import Sums, from_table, read_checkpoint, read_entries, read_summed, shard_of, sums_of
@@ -147,7 +146,7 @@ class History:
         self.lost.update({(outcome, reason): rows for outcome, reason, rows in sums.lost})
         self.fingerprints.update(sums.fingerprints)
         self._decided.update({int(wave): chunk for wave, chunk in sums.decided.items()})
-        published = table.select(COLUMNS).filter(pc.field("shard").is_valid())
+        published = table.select(COLUMNS).filter(table["shard"].is_valid())
         if published.num_rows:
             self.bytes += int(published["shard_bytes"].to_numpy().sum())
             self.shards.append_table(published)

@@ -59,6 +59,12 @@ def staged_wave(wave: int) -> str:
     return f"{STAGING}/wave-{wave:04d}"
 
 
+def wave_of(name: str) -> int | None:
+    """The wave whose folder a staged chunk or a journal lies in; None when it lies in none."""
+    folder = name.rpartition("/")[0].rpartition("/")[2].removeprefix("wave-")
+    return int(folder) if folder.isdigit() else None
+
+
 def staged_number(name: str) -> int | None:
     """The chunk that a file in a folder of `staged_wave` holds; None when it is none of ours."""
     chunk = name.removeprefix("chunk-").removesuffix(".parquet")

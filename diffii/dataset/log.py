@@ -12,7 +12,7 @@ is old enough to be in a checkpoint still keeps a driver that slept from writing
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from diffii.errors import OutputError
@@ -110,32 +110,34 @@ def with_shard(entry: CommitEntry, shard: Shard) -> CommitEntry:
 def encode(entry: Entry, writer: str = "") -> bytes:
     """An entry as it is written. `writer` names the driver: it knows its own entry again by it, should storage have
     taken it and the answer been lost on the way."""
-    signed = {**asdict(entry), "writer": writer}
+    signed = {**{item.name: getattr(entry, item.name) for item in fields(entry)}, "writer": writer}
+    if isinstance(entry, CommitEntry) and entry.shard is not None:
+        signed["shard"] = asdict(entry.shard)
     return (json.dumps(signed, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def decode(data: bytes, name: str) -> Entry:
     """Raises OutputError naming the file when it is damaged or written by another format's diffii."""
     try:
-        fields = json.loads(data)
-        kind = fields["kind"]
-        fields.pop("writer", None)
+        found = json.loads(data)
+        kind = found["kind"]
+        found.pop("writer", None)
         if kind == "open":
-            if fields["format"] > LOG_FORMAT:
-                raise OutputError(f"{name} has log format {fields['format']}: update diffii to read this data set")
-            if fields["format"] < LOG_FORMAT:
+            if found["format"] > LOG_FORMAT:
+                raise OutputError(f"{name} has log format {found['format']}: update diffii to read this data set")
+            if found["format"] < LOG_FORMAT:
                 raise OutputError(
-                    f"{name} has log format {fields['format']}, from before the first release: this diffii reads "
+                    f"{name} has log format {found['format']}, from before the first release: this diffii reads "
                     f"{LOG_FORMAT}; read it with the version that wrote it, or make the data set anew"
                 )
-            return OpenEntry(**fields)
+            return OpenEntry(**found)
         if kind == "wave":
-            return WaveEntry(**fields)
+            return WaveEntry(**found)
         if kind == "near-copies":
-            return CalibrationEntry(**fields)
+            return CalibrationEntry(**found)
         if kind == "commit":
-            shard = fields.pop("shard")
-            return CommitEntry(**fields, shard=Shard(**shard) if shard else None)
+            shard = found.pop("shard")
+            return CommitEntry(**found, shard=Shard(**shard) if shard else None)
     except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{name} is not a log entry of diffii ({error}): restore it from a copy") from error
     raise OutputError(f"{name} is a log entry of the unknown kind {kind!r}: update diffii to read this data set")

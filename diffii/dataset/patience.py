@@ -42,6 +42,19 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
 
     Raises OutputError when it still fails; what does not pass by itself is raised at once, as it is.
     """
+    try:
+        return call()
+    except Exception as error:
+        if not passing(error, remote):
+            raise
+        failures = [error]
+
+    def again() -> T:
+        # The first try is over: making a `Retrying` costs more than a call of a local disk.
+        if failures:
+            raise failures.pop()
+        return call()
+
     retrying = Retrying(
         stop=stop_after_attempt(len(PAUSES) + 1),
         wait=wait_chain(*(wait_fixed(pause) for pause in PAUSES)),
@@ -49,7 +62,7 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
         reraise=True,
     )
     try:
-        return retrying(call)
+        return retrying(again)
     except Exception as error:
         if not passing(error, remote):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,14 @@ SIZES = [2, 3, 1]
 
 def a_run(url: str, **more: Any) -> Run:
     """A run of three small classes over whatever lies at `url`."""
-    values = {key.replace("__", "."): value for key, value in more.items()}
-    config = from_flat({**SETTINGS, "output.url": url, **values})
-    plan = Plan(config, imaginary(SIZES), "00" * 32)
-    storage = Storage(url)
-    return Run(storage, config, plan.source, plan, read_log(storage))
+    plan, storage = _plan(url, tuple(sorted(more.items()))), Storage(url)
+    return Run(storage, plan.config, plan.source, plan, read_log(storage))
+
+
+@lru_cache(100)
+def _plan(url: str, more: tuple[tuple[str, Any], ...]) -> Plan:
+    values = {key.replace("__", "."): value for key, value in more}
+    return Plan(from_flat({**SETTINGS, "output.url": url, **values}), imaginary(SIZES), "00" * 32)
 
 
 def make_row(row: Row, copies: bool = True) -> dict[str, Any]:
@@ -75,15 +79,22 @@ def make_row(row: Row, copies: bool = True) -> dict[str, Any]:
     }
 
 
+@lru_cache(1000)
 def embedding(label: int, look: int) -> np.ndarray:
     return np.random.default_rng([label, look]).integers(-60, 61, DIMENSIONS).astype(np.int8)
 
 
 def stage(run: Run, wave: log.WaveEntry, chunk: int) -> dict[str, Any]:
     """What an actor does with a chunk."""
-    rows = [make_row(row) for row in run.plan.chunk(wave, chunk)]
-    run.storage.put_once(layout.staged_chunk(wave.wave, chunk), staged.encode(rows, "imaginary"))
-    return {"chunk": chunk, "rows": len(rows), "lost": sum(row["outcome"] != staged.KEPT for row in rows)}
+    data, rows, lost = make_chunk(tuple(run.plan.chunk(wave, chunk)))
+    run.storage.put_once(layout.staged_chunk(wave.wave, chunk), data)
+    return {"chunk": chunk, "rows": rows, "lost": lost}
+
+
+def make_chunk(planned: tuple[Row, ...]) -> tuple[bytes, int, int]:
+    """A chunk's bytes, its rows, and those that are not kept."""
+    rows = [make_row(row) for row in planned]
+    return staged.encode(rows, "imaginary"), len(rows), sum(row["outcome"] != staged.KEPT for row in rows)
 
 
 def maker(run: Run, shuffle: Callable[[list[int]], list[int]] = list) -> Callable[..., Iterator[dict[str, Any]]]:

@@ -96,7 +96,7 @@ def test_chunks_in_reversed_order_and_drivers_that_die_again_and_again(tmp_path:
     url = str(tmp_path / "troubled")
     deaths = 0
     while True:
-        countdown.calls, countdown.left, countdown.before = 0, 45 + deaths % 7, bool(deaths % 2)
+        countdown.calls, countdown.left, countdown.before = 0, 35 + deaths % 7, bool(deaths % 2)
         try:
             drive(url, lambda chunks: chunks[::-1])
             break

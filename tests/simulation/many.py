@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
+import os
 import traceback
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +15,7 @@ from tests.simulation.run import Life, live, simulated
 def many(seeds: Iterable[int]) -> tuple[Life, list[str]]:
     """The sums of many lives, and what failed."""
     total, failures = Life(-1), list[str]()
+    gc.set_threshold(100_000, 50, 100)  # what is remembered is looked through by every collection
     with simulated():
         for seed in seeds:
             try:
@@ -21,6 +25,26 @@ def many(seeds: Iterable[int]) -> tuple[Life, list[str]]:
                 continue
             add(total, life)
     return total, failures
+
+
+def in_processes(seeds: range) -> tuple[Life, list[str]]:
+    """The same with a process per core; ends early after some failures."""
+    processes = len(os.sched_getaffinity(0))
+    step = max(1, min(100, len(seeds) // processes))
+    total, failures = Life(-1), list[str]()
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for life, failed in pool.imap_unordered(many, [seeds[start:][:step] for start in range(0, len(seeds), step)]):
+            add(total, life)
+            failures += failed
+            if len(failures) > 5:
+                break
+    return total, failures
+
+
+def unhit(total: Life) -> list[tuple[str, str]]:
+    """Places that call storage and that no driver died at, before or after the call."""
+    points = {(place, operation, when) for place, operation, when in total.crash_points}
+    return [key for key in sorted(total.calls) if not {(*key, "before"), (*key, "after")} <= points]
 
 
 def add(total: Life, life: Life) -> None:

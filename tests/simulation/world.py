@@ -14,7 +14,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import fsspec
@@ -26,6 +28,10 @@ from diffii.hashing import sha256
 ROOT = Path(__file__).parents[2]
 OURS = {str(ROOT / room) for room in ("diffii", "engine")}
 STORAGE = {str(ROOT / "diffii" / "dataset" / name) for name in ("storage.py", "patience.py")}
+
+
+CALLS_PER_SECOND = 5
+"""The world's clock counts calls of storage; a pause is worth so many of them."""
 
 
 class Crash(BaseException):
@@ -93,6 +99,13 @@ class World:
         if chance < faults.lost_answer:
             raise OSError(errno.EIO, f"the connection ended: {operation} {path}")
         return result
+
+    def sleep(self, seconds: float) -> None:
+        """The process that runs now waits: others go on meanwhile, and what is late comes."""
+        self.clock += round(seconds * CALLS_PER_SECOND)
+        if not getattr(_calm, "now", False):
+            self._wake_zombies()
+            self.turn()
 
     def later(self, act: Callable[[], None]) -> None:
         """Have something happen a few calls from now, whoever is alive then."""
@@ -210,6 +223,12 @@ class SimFileSystem(AbstractFileSystem):
         return self._world.call("find", path, act)
 
 
+def sleep(seconds: float) -> None:
+    """Stands where `time.sleep` would."""
+    assert World.current is not None
+    World.current.sleep(seconds)
+
+
 fsspec.register_implementation("sim", SimFileSystem, clobber=True)
 
 _calm = threading.local()
@@ -234,11 +253,18 @@ def _quietly(act: Callable[[], Any]) -> None:
 
 
 def _place() -> str:
-    """The line of our code, storage's own aside, that makes the call."""
+    """The function of our code, storage's own aside, that makes the call."""
     frame = sys._getframe(2)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name not in STORAGE and any(name.startswith(room) for room in OURS):
-            return f"{Path(name).relative_to(ROOT)}:{frame.f_code.co_qualname}"
+        if place := _named(frame.f_code):
+            return place
         frame = frame.f_back
     return "elsewhere"
+
+
+@cache
+def _named(code: CodeType) -> str:
+    name = code.co_filename
+    if name in STORAGE or not any(name.startswith(room) for room in OURS):
+        return ""
+    return f"{Path(name).relative_to(ROOT)}:{code.co_qualname}"
