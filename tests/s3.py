@@ -8,7 +8,9 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -23,8 +25,7 @@ HOST = "127.0.0.1"
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The server's address, in the environment of this process and of those it starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        _make_puts_atomic(patch)
+    with pytest.MonkeyPatch.context() as patch, atomic_puts():
         server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
         server.start()
         host, port = server.get_host_and_port()
@@ -56,7 +57,8 @@ def s3_url(s3_client: Any) -> str:
     return f"s3://{bucket}/set"
 
 
-def _make_puts_atomic(patch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def atomic_puts() -> Iterator[None]:
     """S3 decides a conditional PUT in one step; moto looks and then writes, and two threads may both have looked."""
     put, lock = S3Response.put_object, threading.Lock()
 
@@ -64,4 +66,5 @@ def _make_puts_atomic(patch: pytest.MonkeyPatch) -> None:
         with lock:
             return put(response)
 
-    patch.setattr(S3Response, "put_object", put_object)
+    with mock.patch.object(S3Response, "put_object", put_object):
+        yield
