@@ -22,6 +22,7 @@ from engine.fork import Fork
 from engine.heartbeat import driving
 from engine.holdout import leak_report, read_holdout, sign_tasks
 from engine.inversions import invert_missing
+from engine.lazy_rows import ChunkRows, tasks
 from engine.learned import Learned
 from engine.near_copies import NearCopies
 from engine.near_copy_index import build_index, calibrate_run
@@ -118,9 +119,15 @@ def _made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
     retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
 
     def make(wave: log.WaveEntry, chunks: list[int]) -> Iterator[dict[str, Any]]:
-        tasks = run.plan.table(wave, chunks)
-        spec = generator_spec(run)
-        return stream(tasks, Generator, spec, pool.at_most(len(chunks)), retries=retries, progress=progress)
+        return stream(
+            tasks(chunks),
+            Generator,
+            generator_spec(run),
+            pool.at_most(len(chunks)),
+            retries=retries,
+            progress=progress,
+            prepare=ChunkRows(run.plan, wave),
+        )
 
     return make
 

@@ -22,6 +22,7 @@ from ray.util.annotations import RayDeprecationWarning
 from actors.failures import task_retries
 from actors.model import ActorSpec
 from diffii.errors import DiffiiError, ModelError
+from engine.lazy_rows import ChunkRows, Prepared
 from engine.progress import Progress, Silent
 from engine.watch import watching
 
@@ -56,22 +57,28 @@ def stream(
     overlap: int = 2,
     retries: int = RETRIES,
     progress: Progress | None = None,
+    prepare: ChunkRows | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Run `actor(spec)` over the tasks; yields what it returns, in any order.
 
     `overlap` calls run in an actor at once (loading and encoding beside the GPU); the actor's own lock keeps the GPU
-    part serial. A task is given again up to `retries` times when its process dies (see `actors.failures`). With an
-    ActorSpec the stage is watched: `progress` hears what the actors do, and one that stands still is ended. Raises the
-    DiffiiError an actor raised, ModelError when a task has used up its retries, else the Ray error.
+    part serial. With `prepare` it is given what that makes of a task in its own process. A task is given again up to
+    `retries` times when its process dies (see `actors.failures`). With an ActorSpec the stage is watched: `progress`
+    hears what the actors do, and one that stands still is ended. Raises the DiffiiError an actor raised, ModelError
+    when a task has used up its retries, else the Ray error.
     """
     _quiet_context()
     with contextlib.ExitStack() as watched:
         if isinstance(spec, ActorSpec):
             spec = replace(spec, board=watched.enter_context(watching(pool.max, progress or Silent())))
-        yield from _results(_pipeline(tasks, actor, spec, pool, overlap, retries), retries)
+        arguments = (spec,) if prepare is None else (actor, spec, prepare)
+        actor = actor if prepare is None else Prepared
+        yield from _results(_pipeline(tasks, actor, arguments, pool, overlap, retries), retries)
 
 
-def _pipeline(tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int, retries: int) -> ray.data.Dataset:
+def _pipeline(
+    tasks: pa.Table, actor: type, arguments: tuple[Any, ...], pool: Pool, overlap: int, retries: int
+) -> ray.data.Dataset:
     # One row per block: a small plan in one block would go to one actor, whatever the size of the pool.
     source = ray.data.from_arrow(tasks).repartition(target_num_rows_per_block=1)
     with warnings.catch_warnings():
@@ -79,7 +86,7 @@ def _pipeline(tasks: pa.Table, actor: type, spec: Any, pool: Pool, overlap: int,
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return source.map_batches(
             actor,
-            fn_constructor_args=(spec,),
+            fn_constructor_args=arguments,
             batch_size=1,
             batch_format="pyarrow",
             num_gpus=pool.gpus or None,

@@ -13,7 +13,6 @@ from diffii.dataset import layout, log
 from diffii.images import extension
 from engine.commit import Committer, Packer
 from engine.near_copies import NearCopies
-from engine.plan import Plan
 from engine.progress import Progress
 from engine.run import Run, begin, write_card
 
@@ -42,8 +41,11 @@ def _commit_wave(
     first, chunks = run.history.next_chunk(wave.wave), run.plan.chunk_count(wave)
     already = _staged_chunks(run, wave.wave)
     todo = [chunk for chunk in range(first, chunks) if chunk not in already]
-    done = run.plan.row_count(wave) - sum(_chunk_rows(run.plan, wave, chunk) for chunk in todo)
-    progress.stage("generate", run.plan.row_count(wave), done)
+    rows, size = run.plan.row_count(wave), run.config.commit.chunk_size
+    left = len(todo) * size
+    if chunks - 1 in todo[-1:]:
+        left -= chunks * size - rows  # the last chunk may be short
+    progress.stage("generate", rows, rows - left)
 
     def committed(entry: log.CommitEntry) -> None:
         write_card(run)
@@ -67,11 +69,6 @@ def _commit_wave(
             progress.advance(result["rows"], result["lost"])
             committer.staged(result["chunk"])
     committer.finish()
-
-
-def _chunk_rows(plan: Plan, wave: log.WaveEntry, chunk: int) -> int:
-    size = plan.config.commit.chunk_size
-    return min((chunk + 1) * size, plan.row_count(wave)) - chunk * size
 
 
 def _staged_chunks(run: Run, wave: int) -> set[int]:
