@@ -36,13 +36,21 @@ class Hold:
     def __init__(self, answer: Answer) -> None:
         self.excused = answer.excused
         self.phase, self.moves = READING, 0
+        self._since, self._seconds = time.monotonic(), dict[str, float]()
 
     def at(self, phase: str) -> None:
-        self.phase = phase
+        now = time.monotonic()
+        self._seconds[self.phase] = self._seconds.get(self.phase, 0.0) + now - self._since
+        self._since, self.phase = now, phase
         self.moves += 1
 
     def moved(self) -> None:
         self.moves += 1
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far, per phase, under names such as `reading_seconds`."""
+        self.at(self.phase)
+        return {f"{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
 
 
 class Desk:

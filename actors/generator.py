@@ -7,8 +7,6 @@ bad row, a dead process or failing storage means for a chunk is decided in `acto
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from actors.attempts import Journal, Process, of_chunk
 from actors.board import COMPUTING, ENCODING, STAGING, WAITING
 from actors.desk import Desk, Hold
 from actors.failures import RowFault, describe, refuse_if_all, storage_faults
+from actors.gpu_clock import GpuClock
 from actors.inverter import read_inversion
 from actors.model import ActorSpec, fingerprint, load
 from actors.preemption import gone_nodes, ray_node
@@ -29,6 +28,7 @@ from actors.set_aside import read_set_aside
 from actors.shield import Shield
 from diffii.circle import Norm, angle, circle_point, gaussian
 from diffii.dataset import layout, staged
+from diffii.dataset.patience import Meter
 from diffii.dataset.storage import Storage
 from diffii.denoise import denoise
 from diffii.embedding import Embedder
@@ -84,7 +84,7 @@ class Generator:
         device = self._backbone.device
         self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
         self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
-        self._gpu = threading.Lock()
+        self._gpu, self._calls = GpuClock(), Meter()
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
         self._inversions: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._desk.open(self._shield.watchdog)
@@ -106,9 +106,7 @@ class Generator:
             with self._gpu:
                 # Held for the whole chunk: the lock is not fair, and two half-made chunks help nobody.
                 hold.at(COMPUTING)
-                began = time.monotonic()
                 finished = self._denoise(rows, starts, journal)
-                busy = time.monotonic() - began
             hold.at(ENCODING)
             staged_rows = [future.result() for future in finished]
             self._embed(staged_rows, hold)
@@ -117,13 +115,18 @@ class Generator:
             with storage_faults(f"{self._storage.url}/{name}"):
                 first = self._storage.put_once(name, staged.encode(staged_rows, self._fingerprint))
             journal.clear()
+            seconds = hold.seconds()
         outcomes = [row["outcome"] for row in staged_rows]
+        storage = self._calls.read()
         return {
             "chunk": chunk["chunk"],
             "rows": len(rows),
             "lost": len(rows) - outcomes.count(staged.KEPT),
-            "busy_seconds": busy,
             "first": first,
+            "storage_calls": storage.calls,
+            "storage_retries": storage.retries,
+            **self._gpu.read(),
+            **seconds,
         }
 
     def make_row(self, row: dict[str, Any]) -> dict[str, Any]:

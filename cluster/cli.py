@@ -96,6 +96,9 @@ def expand(
         str | None,
         typer.Option(metavar="NEW_OUT", help="Begin anew in NEW_OUT with what of OUT still fits."),
     ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="Keep the run's counters in this file, in Prometheus' text format.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Expand labelled images into committed shards. The same command again goes on where it stopped."""
@@ -107,7 +110,7 @@ def expand(
     old = ""
     if fork is not None:
         old, settings = settings.output.url, with_values(settings, {"output.url": fork})
-    _expand(settings, verbose, forked=old)
+    _expand(settings, verbose, forked=old, metrics=metrics)
 
 
 @app.command()
@@ -227,7 +230,13 @@ def main() -> None:
         sys.exit(130)
 
 
-def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str = "") -> None:
+def _expand(
+    config: Config,
+    verbose: bool,
+    estimated: bool = False,
+    forked: str = "",
+    metrics: Path | None = None,
+) -> None:
     from cluster.local import cores, local_ray
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
@@ -251,7 +260,7 @@ def _expand(config: Config, verbose: bool, estimated: bool = False, forked: str 
         print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
         began = time.monotonic()
     with local_ray(actors, verbose), ProgressLine(console) as progress:
-        run_expand(run, progress, forked)
+        run_expand(run, progress, forked, metrics=metrics)
     history = run.history
     kept, lost = history.kept, history.rows - history.kept
     say(

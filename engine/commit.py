@@ -9,6 +9,7 @@ name and bytes follow from the plan, so a crash anywhere leaves files that the n
 from __future__ import annotations
 
 import heapq
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
 from diffii.signatures import Signatures
 from engine.append import LogWriter
+from engine.counters import APPEND, DECIDE, PACK, Counters
 from engine.near_copies import NearCopies
 from engine.pack import PackOrder, published_already
 
@@ -61,12 +63,13 @@ class Committer:
         packer: Packer,
         near_copies: NearCopies | None = None,
         on_commit: Callable[[log.CommitEntry], None] = lambda entry: None,
+        counters: Counters | None = None,
     ) -> None:
         self._storage, self._writer, self._wave, self._chunks = storage, writer, wave, chunks
         self._next, self._shards = writer.history.next_chunk(wave), len(writer.history.shards)
         self._shard_rows, self._classes, self._extension = shard_rows, tuple(classes), extension
         self._packer, self._on_commit = packer, on_commit
-        self._near_copies = near_copies
+        self._near_copies, self._counters = near_copies, counters or Counters()
         self._waiting: list[int] = []
         self._stretch = _Stretch(self._next)
         self._packing: deque[tuple[log.CommitEntry, Future[log.Shard] | None]] = deque()
@@ -82,7 +85,9 @@ class Committer:
             if chunk >= self._next:
                 heapq.heappush(self._waiting, chunk)
         while ready := self._ready():
-            self._decide(ready)
+            with self._counters.timed(DECIDE):
+                self._decide(ready)
+        self._counters.chunks_waiting.set(self.waiting)
         while self._packing and _done(self._packing[0][1]):
             self._append()
 
@@ -169,13 +174,17 @@ class Committer:
             extension=self._extension,
         )
         self._shards += 1
-        self._packing.append((entry, self._packer(order)))
+        began, packing = time.perf_counter(), self._packer(order)
+        packing.add_done_callback(lambda done: self._counters.took(PACK, time.perf_counter() - began))
+        self._packing.append((entry, packing))
 
     def _append(self) -> None:
         entry, future = self._packing.popleft()
         if future is not None:
             entry = log.with_shard(entry, future.result())
-        self._writer.append(entry)
+        with self._counters.timed(APPEND):
+            self._writer.append(entry)
+        self._counters.committed(entry, self._writer.history.version)
         for chunk in range(entry.first, entry.last + 1):
             self._storage.remove(layout.staged_chunk(self._wave, chunk))
         self._on_commit(entry)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,17 +17,21 @@ from actors.failures import task_retries
 from actors.generator import Generator
 from diffii.attention import choose
 from diffii.dataset import layout, log
+from diffii.dataset.patience import Tally
+from engine.commit import Packer
 from engine.config import OFF, Config
 from engine.copy_thresholds import Calibration
+from engine.counters import Counted, Counters
 from engine.fork import Fork
 from engine.heartbeat import driving
 from engine.holdout import leak_report, read_holdout, sign_tasks
 from engine.inversions import invert_missing
 from engine.lazy_rows import ChunkRows, tasks
 from engine.learned import Learned
+from engine.metrics import exported
 from engine.near_copies import NearCopies
 from engine.near_copy_index import build_index, calibrate_run
-from engine.pack import PackOrder, pack
+from engine.pack import pack_counted
 from engine.progress import Progress, Silent
 from engine.publish import publish
 from engine.run import Run, begin, prepare
@@ -36,15 +41,22 @@ from engine.stream import Pool, our_error, stream
 from engine.waves import Maker, run_waves
 
 
-def expand(work: Config | Run, progress: Progress | None = None, fork: str = "") -> Run:
+def expand(
+    work: Config | Run,
+    progress: Progress | None = None,
+    fork: str = "",
+    counters: Counters | None = None,
+    metrics: Path | None = None,
+) -> Run:
     """Expand `source.url` into `output.url`; returns when the plan is wholly decided and committed.
 
     Takes a configuration, or the run that `prepare` made of one; `fork` is the URL of an older data set, of which is
-    taken along what fits. Waits while another driver works on the same output.
-    Raises ConfigError, SourceError, ModelError or OutputError before any model loads, FencedError when another driver
-    takes the run over.
+    taken along what fits. What it counts can be read in `counters`, at Ray's metrics endpoint, and in the file
+    `metrics` (Prometheus' text format). Waits while another driver works on the same output. Raises ConfigError,
+    SourceError, ModelError or OutputError before any model loads, FencedError when another driver takes the run over.
     """
-    progress = progress or Silent()
+    counters = counters or Counters()
+    progress = Counted(progress or Silent(), counters)
     run = prepare(work) if isinstance(work, Config) else work
     pool = pool_of(run.config)
     old = Fork(run, fork) if fork else None
@@ -53,7 +65,7 @@ def expand(work: Config | Run, progress: Progress | None = None, fork: str = "")
         choose(run.config.backbone.attention, torch.device("cpu"))
     for skip in run.source.skipped:
         progress.note(f"skipped {skip.where}: {skip.reason}")
-    with driving(run.storage, progress.note) as waited:
+    with exported(counters, metrics), driving(run.storage, progress.note) as waited:
         if waited:
             run.refresh()
         if old:
@@ -66,7 +78,8 @@ def expand(work: Config | Run, progress: Progress | None = None, fork: str = "")
         heldout = read_holdout(run)
         invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
         if run.open_wave() is not None:
-            run_waves(run, _made_in_ray(run, pool, progress), _pack_in_ray, progress, index_of(run))
+            maker, packer = made_in_ray(run, pool, progress), packed_in_ray(counters)
+            run_waves(run, maker, packer, progress, index_of(run), counters)
         publish(run)
         if heldout is not None:
             report = leak_report(run, heldout)
@@ -113,7 +126,7 @@ def pool_of(config: Config) -> Pool:
     return Pool(min=min(config.actors.min, top), max=max(config.actors.min, top), gpus=gpus)
 
 
-def _made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
+def made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
     """Chunks made by a pool of generators."""
     config = run.config
     retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
@@ -132,15 +145,22 @@ def _made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
     return make
 
 
-def _pack_in_ray(order: PackOrder) -> Future[log.Shard]:
+def packed_in_ray(counters: Counters) -> Packer:
+    """Shards packed by small Ray tasks."""
     # No CPU is asked for: actors may hold them all until the stream ends, and readers should see shards before that.
-    made: Future[log.Shard] = ray.remote(num_cpus=0, max_retries=4)(pack).remote(order).future()
+    packer = ray.remote(num_cpus=0, max_retries=4)(pack_counted)
+    return lambda order: _told(packer.remote(order).future(), counters)
+
+
+def _told(made: Future[tuple[log.Shard, Tally]], counters: Counters) -> Future[log.Shard]:
     told: Future[log.Shard] = Future()
 
-    def tell(done: Future[log.Shard]) -> None:
+    def tell(done: Future[tuple[log.Shard, Tally]]) -> None:
         error = done.exception()
         if error is None:
-            told.set_result(done.result())
+            shard, calls = done.result()
+            counters.stored("packers", calls)
+            told.set_result(shard)
         else:
             # Without Ray's wrapping, whose text is a traceback.
             told.set_exception(our_error(error) or error)

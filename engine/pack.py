@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from diffii.dataset import layout, log, staged
+from diffii.dataset.patience import Meter, Tally
 from diffii.dataset.storage import Storage
 from diffii.dataset.tables import write_table
 from diffii.errors import FencedError, OutputError
@@ -62,6 +63,12 @@ def pack(order: PackOrder) -> log.Shard:
         sidecar=sidecar,
         sidecar_sha256=sha256(narrow),
     )
+
+
+def pack_counted(order: PackOrder) -> tuple[log.Shard, Tally]:
+    """`pack`, and what it asked of storage."""
+    calls = Meter()
+    return pack(order), calls.read()
 
 
 def published_already(url: str, chunk: int) -> FencedError:

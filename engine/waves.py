@@ -10,23 +10,34 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from diffii.dataset import layout, log
+from diffii.dataset.patience import Meter
 from diffii.images import extension
 from engine.commit import Committer, Packer
+from engine.counters import Counters
 from engine.near_copies import NearCopies
 from engine.progress import Progress
 from engine.run import Run, begin, write_card
 
 Maker = Callable[[log.WaveEntry, list[int]], Iterator[dict[str, Any]]]
-"""Makes the chunks of a wave and stages them, in any order; of each it tells `chunk`, `rows` and `lost`."""
+"""Makes the chunks of a wave and stages them, in any order; of each it tells `chunk`, `rows` and `lost`,
+and may tell what `Counters.made` counts."""
 
 
-def run_waves(run: Run, make: Maker, packer: Packer, progress: Progress, near_copies: NearCopies | None) -> None:
+def run_waves(
+    run: Run,
+    make: Maker,
+    packer: Packer,
+    progress: Progress,
+    near_copies: NearCopies | None,
+    counters: Counters | None = None,
+) -> None:
     """Go on with the wave that is open, and with what comes after it, until nothing is called for. `begin` was called.
 
     Raises OutputError, FencedError, and what `make` raises.
     """
+    counters = counters or Counters()
     while (wave := run.open_wave()) is not None:
-        _commit_wave(run, wave, make, packer, progress, near_copies)
+        _commit_wave(run, wave, make, packer, progress, near_copies, counters)
         begin(run)
 
 
@@ -37,6 +48,7 @@ def _commit_wave(
     packer: Packer,
     progress: Progress,
     near_copies: NearCopies | None,
+    counters: Counters,
 ) -> None:
     first, chunks = run.history.next_chunk(wave.wave), run.plan.chunk_count(wave)
     already = _staged_chunks(run, wave.wave)
@@ -47,8 +59,11 @@ def _commit_wave(
         left -= chunks * size - rows  # the last chunk may be short
     progress.stage("generate", rows, rows - left)
 
+    calls = Meter()
+
     def committed(entry: log.CommitEntry) -> None:
         write_card(run)
+        counters.stored("driver", calls.read())
         progress.committed(entry.kept, entry.shard.name if entry.shard else None)
 
     committer = Committer(
@@ -62,10 +77,12 @@ def _commit_wave(
         packer=packer,
         near_copies=near_copies,
         on_commit=committed,
+        counters=counters,
     )
     committer.staged(*already)
     if todo:
         for result in make(wave, todo):
+            counters.made(result)
             progress.advance(result["rows"], result["lost"])
             committer.staged(result["chunk"])
     committer.finish()

@@ -8,7 +8,9 @@ for, since they stay as they are.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
@@ -28,6 +30,36 @@ _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "urllib3", "requests", "google
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Calls of storage, and how many of them were made again after a failure."""
+
+    calls: int = 0
+    retries: int = 0
+
+
+class Meter:
+    """Reads what this process has asked of storage since the last reading; safe to use from several threads."""
+
+    _lock = threading.Lock()
+    _calls = _retries = 0
+
+    def __init__(self) -> None:
+        with Meter._lock:
+            self._seen = (Meter._calls, Meter._retries)
+
+    @staticmethod
+    def count(calls: int = 0, retries: int = 0) -> None:
+        with Meter._lock:
+            Meter._calls += calls
+            Meter._retries += retries
+
+    def read(self) -> Tally:
+        with Meter._lock:
+            (calls, retries), self._seen = self._seen, (Meter._calls, Meter._retries)
+            return Tally(self._seen[0] - calls, self._seen[1] - retries)
+
+
 def passing(error: BaseException, remote: bool) -> bool:
     """Whether a failure of storage may pass by itself."""
     if isinstance(error, _ANSWERS):
@@ -42,6 +74,7 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
 
     Raises OutputError when it still fails; what does not pass by itself is raised at once, as it is.
     """
+    Meter.count(calls=1)
     try:
         return call()
     except Exception as error:
@@ -59,6 +92,7 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
         stop=stop_after_attempt(len(PAUSES) + 1),
         wait=wait_chain(*(wait_fixed(pause) for pause in PAUSES)),
         retry=retry_if_exception(lambda error: passing(error, remote)),
+        before_sleep=lambda state: Meter.count(retries=1),
         reraise=True,
     )
     try:

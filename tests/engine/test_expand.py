@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import diffii
 from diffii.dataset import layout
@@ -47,7 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expanded(source: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     out = tmp_path_factory.mktemp("expanded") / "out"
-    run = expand(config(source, out, actors__max=1))
+    run = expand(config(source, out, actors__max=1), metrics=out.parent / "metrics.prom")
     assert run.complete
     return out
 
@@ -57,6 +58,25 @@ def test_everything_planned_is_decided_and_right(expanded: Path) -> None:
     assert (found.problems, found.orphans) == ([], [])
     assert (found.rows, found.kept, found.rejected, found.poisoned, found.short) == (32, 32, 0, 0, 0)
     assert (found.shards, found.classes, found.reproducible) == (3, 4, True)
+
+
+def test_the_engine_counts_what_it_does(expanded: Path) -> None:
+    families = text_string_to_metric_families((expanded.parent / "metrics.prom").read_text())
+    found = {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+    assert found["diffii_images_total",] == found["diffii_kept_total",] == 32
+    assert found["diffii_chunks_total",] == 6
+    assert found["diffii_log_version",] == 4
+    assert found["diffii_published_bytes_total",] == sum(path.stat().st_size for path in (expanded / "data").iterdir())
+    for stage in ("reading", "waiting", "computing", "encoding", "staging"):
+        assert found["diffii_stage_seconds_count", stage] == 6, stage
+    assert found["diffii_stage_seconds_count", "packing"] == found["diffii_stage_seconds_count", "appending"] == 3
+    # The lock is held for the computing alone, near-copies being off.
+    busy, computing = found["diffii_actor_seconds_total", "busy"], found["diffii_stage_seconds_sum", "computing"]
+    assert busy == pytest.approx(computing, rel=0.05)
+    # A shard, its sidecar, and the two chunks of it that were read.
+    assert found["diffii_storage_calls_total", "packers"] == 3 * 4
+    assert found["diffii_storage_calls_total", "actors"] > 6 * 3
+    assert found["diffii_storage_calls_total", "driver"] > 3 * 3
 
 
 def test_three_actors_give_the_same_bytes(source: Path, expanded: Path, tmp_path: Path) -> None:
