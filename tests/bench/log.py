@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from diffii.dataset import layout, log
 from diffii.dataset.checkpoints import to_table, with_sums
 from diffii.dataset.history import newest_version, read_log
 from diffii.dataset.layout import LOG_FOLDER, LOG_PAGE
+from diffii.dataset.snapshot import open_snapshot
 from diffii.dataset.storage import Storage
 from diffii.dataset.tables import write_table
 from engine.append import LogWriter
@@ -97,18 +99,59 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
+def follow(folder: Path, looks: int, entries: int) -> dict[str, float]:
+    """A reader that opens version after version while a driver appends `entries` between its looks.
+
+    In a process of its own. `look` asks for the newest version, as a waiting reader does all the time; `open` is
+    opening it as anybody does, by its URL alone.
+    """
+    storage = Storage(str(folder))
+    writer = LogWriter(storage, read_log(storage), "bench")
+    shards = len(writer.history.shards)
+    look: list[float] = []
+    opened: list[float] = []
+    for number in _grow(writer, shards, looks, entries):
+        began = time.perf_counter()
+        newest = newest_version(storage)
+        looked = time.perf_counter()
+        snapshot = open_snapshot(str(folder))
+        look.append(looked - began)
+        opened.append(time.perf_counter() - looked)
+        assert (snapshot.version, len(snapshot.shards)) == (newest, number)
+    return {
+        "follow_looks": looks,
+        "follow_look_median_ms": 1000 * sorted(look)[looks // 2],
+        "follow_open_median_seconds": sorted(opened)[looks // 2],
+        "follow_open_worst_seconds": max(opened),
+    }
+
+
+def _grow(writer: LogWriter, shards: int, looks: int, entries: int) -> Iterator[int]:
+    """Append entries, and say after every `entries` how many shards there are."""
+    for number in range(shards, shards + looks * entries):
+        writer.append(entry(number))
+        if (number + 1 - shards) % entries == 0:
+            yield number + 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--entries", type=int, default=1_000_150)
+    parser.add_argument("--looks", type=int, default=10, help="of the reader that follows")
     parser.add_argument("--folder", type=Path, help="measure the log that lies there; used by the command itself")
+    parser.add_argument("--follow", action="store_true", help="as a reader; used by the command itself")
     given = parser.parse_args()
     if given.folder is not None:
-        print(json.dumps(measure(given.folder)))
+        print(json.dumps(follow(given.folder, given.looks, 20) if given.follow else measure(given.folder)))
         return
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), given.entries)
-        command = [sys.executable, "-m", "tests.bench.log", "--folder", folder]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        command = [sys.executable, "-m", "tests.bench.log", "--folder", folder, "--looks", str(given.looks)]
+        found: dict[str, float] = {}
+        for part in ([], ["--follow"]):
+            made = subprocess.run([*command, *part], check=True, stdout=subprocess.PIPE, text=True)
+            found |= json.loads(made.stdout)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

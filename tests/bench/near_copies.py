@@ -58,7 +58,7 @@ from diffii.garments.judge import load_judge
 from diffii.image_checks import fault
 from diffii.images import decode, fit
 from diffii.invert import fixed_batches, invert
-from diffii.signatures import DIMENSIONS, LIMIT, Signatures
+from diffii.signatures import Signatures
 from diffii.weights import locate, weights_digest
 from engine.copy_thresholds import calibrate
 from engine.defaults import resolve
@@ -68,6 +68,7 @@ from engine.scan import read_source
 from engine.settings import from_flat
 from engine.source import iter_bytes
 from engine.specs import model_spec, spacing
+from tests.bench.dedup import decisions_per_second
 
 SHOTS = 5
 DEGREES = (1.0, 5.0)
@@ -292,29 +293,6 @@ def measures(worlds: Sequence[Observed]) -> dict[str, Any]:
 
 def _share(found: Any) -> float:
     return round(float(np.mean(found)), 4) if len(found) else float("nan")
-
-
-# -- speed of deciding ------------------------------------------------------------------------------------------------
-
-
-def decisions_per_second(indexed: int, rows: int, seconds: float = 5.0) -> float:
-    """Rows decided per second in calls of `rows`, all of one class, against `indexed` accepted rows of that class."""
-    rng = np.random.default_rng(0)
-
-    def random(count: int) -> Signatures:
-        values = np.clip(np.rint(16.0 * rng.standard_normal((count, DIMENSIONS))), -LIMIT, LIMIT).astype(np.int8)
-        return Signatures(np.zeros(count, np.int64), rng.integers(0, 2**64, count, dtype=np.uint64), values)
-
-    index = NearCopies([Threshold(2600, 4500)], 4, random(5))
-    index.add(random(indexed))
-    calls = [random(rows) for _ in range(20)]
-    index.decide(calls[0])
-    times: list[float] = []
-    while sum(times) < seconds:
-        began = time.perf_counter()
-        index.decide(calls[len(times) % len(calls)])
-        times.append(time.perf_counter() - began)
-    return round(rows / float(np.median(times)), 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
