@@ -22,6 +22,7 @@ from ray.util.annotations import RayDeprecationWarning
 from actors.failures import task_retries
 from actors.model import ActorSpec
 from diffii.errors import DiffiiError, ModelError
+from engine.flat_memory import ForgetBlocks
 from engine.lazy_rows import ChunkRows, Prepared
 from engine.progress import Progress, Silent
 from engine.watch import watching
@@ -136,6 +137,8 @@ def _quiet_context() -> None:
     context.max_errored_blocks = 0
     # Ray Data wraps what an actor raises, and the pickled wrapper has lost what it was raised from.
     context.raise_original_map_exception = True
+    if ForgetBlocks not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(ForgetBlocks)
     if not os.environ.get("DIFFII_VERBOSE"):
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
