@@ -73,7 +73,9 @@ def stream(
         if isinstance(spec, ActorSpec):
             spec = replace(spec, board=watched.enter_context(watching(pool.max, progress or Silent())))
         arguments = (spec,) if prepare is None else (actor, spec, prepare)
-        actor = actor if prepare is None else Prepared
+        if prepare is not None:
+            # Processes, logs and Ray's own pages call it by this name.
+            actor = type(actor.__name__, (Prepared,), {})
         yield from _results(_pipeline(tasks, actor, arguments, pool, overlap, retries), retries)
 
 
