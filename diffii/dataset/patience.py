@@ -20,7 +20,7 @@ from diffii.errors import OutputError
 PAUSES = (0.5, 2.0, 8.0, 30.0)
 """Seconds between tries."""
 
-_ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+_ANSWERS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 """What storage says about a file, not about itself."""
 _PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.ECONNRESET})
 """Of a mounted disk: what a network file system says when its server is busy or has just come back."""
@@ -62,7 +62,7 @@ class Meter:
 
 def passing(error: BaseException, remote: bool) -> bool:
     """Whether a failure of storage may pass by itself."""
-    if isinstance(error, _ANSWERS):
+    if isinstance(error, (*_ANSWERS, PermissionError)):
         return False
     if isinstance(error, OSError):
         return remote or error.errno in _PASSING
@@ -72,13 +72,16 @@ def passing(error: BaseException, remote: bool) -> bool:
 def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
     """The answer of `call`, which is made again after each of `PAUSES` while storage fails.
 
-    Raises OutputError when it still fails; what does not pass by itself is raised at once, as it is.
+    Raises OutputError when it still fails, and at once for what does not pass by itself, such as a full disk or a
+    missing right. What storage says about a file, and what is no failure of storage, is raised as it is.
     """
     Meter.count(calls=1)
     try:
         return call()
     except Exception as error:
         if not passing(error, remote):
+            if isinstance(error, OSError) and not isinstance(error, _ANSWERS):
+                raise _refused(what, error) from error
             raise
         failures = [error]
 
@@ -99,8 +102,16 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
         return retrying(again)
     except Exception as error:
         if not passing(error, remote):
+            if isinstance(error, OSError) and not isinstance(error, _ANSWERS):
+                raise _refused(what, error) from error
             raise
         raise OutputError(
             f"{what}: storage failed {len(PAUSES) + 1} times over, last with {type(error).__name__}: {error}; "
             "nothing is lost: mend it and run the same command again"
         ) from error
+
+
+def _refused(what: str, error: OSError) -> OutputError:
+    return OutputError(
+        f"{what}: storage fails: {error.strerror or error}; nothing is lost: mend it and run the same command again"
+    )
