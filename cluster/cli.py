@@ -61,6 +61,7 @@ def demo(
     source = demo_source(out)
     overrides = {"source.url": str(source), "output.url": str(out), **_actors(actors)}
     _expand(load_config(defaults=DEMO, overrides=overrides), verbose, estimated=True)
+    _report(str(out))
 
 
 @app.command()
@@ -178,6 +179,22 @@ def verify(
     raise typer.Exit(0 if found.ok else 1)
 
 
+@app.command()
+def report(
+    out: Out,
+    to: Annotated[Path | None, typer.Option(help="Write the page here (and .json beside it), not into OUT.")] = None,
+    source: Annotated[str, typer.Option(help="Where the real images are, if not where they were.")] = "",
+    embedder: Annotated[str, typer.Option(help="Measure in this vision model's features: a hub id or path.")] = "",
+    images: Annotated[int, typer.Option(min=2, help="Synthetic and real images measured, at most.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed measures other images.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """How good the images are: one page with pictures, angles, losses and figures, and the figures as JSON."""
+    figures = _report(out, to, not as_json, source=source, embedder=embedder, images=images, seed=seed)
+    if as_json:
+        print_json(figures)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -269,6 +286,18 @@ def _expand(
         + f", {duration(time.monotonic() - began)}"
     )
     print_sheet(run.storage.url)
+
+
+def _report(out: str, to: Path | None = None, told: bool = True, **options: Any) -> dict[str, Any]:
+    from engine.report.report import report_of, save_report, write_report
+
+    run, made = report_of(out, **options)
+    if to is not None:
+        save_report(made, to)
+    where = str(to) if to is not None else write_report(made, run)
+    if told:
+        tell(where)
+    return made.figures
 
 
 def _prepare_data_set(config: Config, verbose: bool, learn: bool = True) -> Learned:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffii.dataset import layout
 from diffii.errors import OutputError
 from diffii.garments.data import export_pool
 
@@ -23,7 +24,7 @@ def demo_source(out: Path) -> Path:
 
     Raises OutputError when `out` is a file.
     """
-    folder = out / "source"
+    folder = out / layout.DEMO_SOURCE
     if out.exists() and not out.is_dir():
         raise OutputError(f"--out {out} is a file; give a folder")
     if not folder.exists():

@@ -44,7 +44,7 @@ CONCEPTS_FROM = "learn.concepts"
 GIVEN = "given"
 """Stands in the log for the URL of concepts that the user gave."""
 
-_MAY_STAND_THERE = frozenset({layout.OWN, "source"})
+_MAY_STAND_THERE = frozenset({layout.OWN, layout.DEMO_SOURCE})
 """What an output may hold before its first entry: our own beginnings, and the demo's exported source."""
 
 
@@ -180,6 +180,7 @@ def begin(run: Run) -> None:
                 source=run.source.digest,
                 classes=classes,
                 model=model,
+                origin=run.source.url,
                 names=dict(learned.names),
                 suffixes=list(learned.suffixes),
             )

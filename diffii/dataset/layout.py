@@ -19,8 +19,13 @@ SIDECARS = f"{OWN}/shards"
 HEARTBEAT = f"{OWN}/driver.json"
 LEAKS = f"{OWN}/leaks.parquet"
 DATA = "data"
+REPORT = f"{OWN}/report"
+REPORT_PAGE = f"{REPORT}/index.html"
+REPORT_FIGURES = f"{REPORT}/report.json"
 CARD = "README.md"
 CONTACT_SHEET = "contact-sheet.png"
+DEMO_SOURCE = "source"
+"""Where the demo puts its labelled images, beside the data that come of them."""
 
 
 LOG_FOLDER = 10_000

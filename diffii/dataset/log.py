@@ -30,6 +30,8 @@ class OpenEntry:
     classes: list[str]
     model: str
     """Where the model was; what it was is in the identity."""
+    origin: str = ""
+    """Where the real images were when the run began."""
     names: dict[str, str] = field(default_factory=dict)
     """Class -> the tokens that name it in prompts, where concepts were learned."""
     suffixes: list[str] = field(default_factory=list)

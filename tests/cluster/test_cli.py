@@ -49,6 +49,19 @@ def test_verify_and_status_speak_json(quiet: tuple[Path, subprocess.CompletedPro
     assert "complete, 100 % of 60 rows decided" in run("status", quiet[0]).stdout
 
 
+def test_report_writes_a_page(
+    source: Path, quiet: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    found = json.loads(run("report", quiet[0], "--to", page, "--json", "--images=20").stdout)
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert json.loads(page.with_suffix(".json").read_text(encoding="utf-8")) == found
+    assert found["kept"] == 60 and found["measured"]["real"] <= 20
+    assert run("report", quiet[0]).stdout.strip() == f"{quiet[0]}/{layout.REPORT_PAGE}"
+    assert "holds no data set" in run("report", tmp_path, code=2).stderr
+    assert "--source" in run("report", quiet[0], f"--source={tmp_path}", code=2).stderr
+
+
 def test_again_says_complete_and_does_nothing(
     source: Path, quiet: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
@@ -133,7 +146,8 @@ def test_missing_arguments_are_named() -> None:
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     done = run("demo", "--out", tmp_path / "demo")
-    assert done.stdout.strip().endswith("demo/contact-sheet.png")
+    sheet, page = done.stdout.strip().splitlines()[-2:]
+    assert sheet.endswith("demo/contact-sheet.png") and page.endswith("demo/_diffii/report/index.html")
     found = verify(str(tmp_path / "demo"))
     assert (found.ok, found.kept, found.classes) == (True, 250, 10)
     assert "is complete: nothing to do" in run("demo", "--out", tmp_path / "demo").stderr

@@ -1,0 +1,195 @@
+"""Make a report: sample, look, measure, and write the page and the figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffii.dataset import layout
+from diffii.dataset.snapshot import Snapshot
+from diffii.embedder_weights import LITE0, embedder_digest
+from diffii.errors import OutputError
+from diffii.images import fit
+from engine.config import OFF
+from engine.report.angles import Outcomes, outcomes
+from engine.report.measure import Figures, Measured, figures
+from engine.report.page import Facts, render
+from engine.report.pictures import sheets
+from engine.report.provenance import licences, of_garments, provenance
+from engine.report.sample import IMAGES, Sample, draw, real_images, synthetic_images
+from engine.run import Run, load_run
+
+_BATCH = 16
+"""Images of one call of the extractor; part of what the last bits of features follow from."""
+
+Looks = Callable[[np.ndarray], np.ndarray]
+"""uint8 images (N, S, S, 3) -> something of each (N, ...)."""
+
+
+@dataclass(frozen=True)
+class Report:
+    page: str
+    """HTML, whole in itself."""
+    figures: dict[str, Any]
+    """What `report.json` holds."""
+
+
+def report(
+    run: Run, *, images: int = IMAGES, seed: int = 0, embedder: str = "", source: str = "", device: str | None = None
+) -> Report:
+    """Measure up to `images` synthetic and real images of a data set in the feature space of `embedder`.
+
+    By default the features are those that near-copies were recognised by, and real images are read from where they
+    were when the run began. Raises OutputError when nothing is kept yet, SourceError when a real image cannot be
+    read, ModelError when the extractor cannot be loaded.
+    """
+    if images < 2:
+        raise ValueError(f"a report measures at least two images, got {images}")
+    run = replace(run, source=replace(run.source, url=_source_url(run, source)))
+    configured = run.config.dedup.embedder
+    embedder = embedder or (LITE0 if configured == OFF else configured)
+    sample = draw(run, images, seed)
+    told = outcomes(run, sample)
+    pictures = sheets(run, sample)
+    every, each = figures(_measured(run, sample, embedder, device), len(run.source.classes))
+    facts = Facts(
+        run=run,
+        sample=sample,
+        seed=seed,
+        outcomes=told,
+        sheets=pictures,
+        every=every,
+        each=each,
+        provenance=provenance(run, embedder, embedder_digest(embedder)),
+        licences=licences(run),
+    )
+    return Report(render(facts), _as_json(run, sample, seed, embedder, told, every, each, facts.provenance))
+
+
+def write_report(made: Report, run: Run) -> str:
+    """Put both files into the data set; returns the page's URL."""
+    run.storage.put(layout.REPORT_FIGURES, _dump(made))
+    run.storage.put(layout.REPORT_PAGE, made.page.encode())
+    return f"{run.storage.url}/{layout.REPORT_PAGE}"
+
+
+def save_report(made: Report, page: Path) -> None:
+    """Write the page to a file and the figures beside it, with the ending .json. Raises OutputError."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(made.page, encoding="utf-8")
+        page.with_suffix(".json").write_bytes(_dump(made))
+    except OSError as error:
+        raise OutputError(f"--to {page}: {error.strerror}; give a file that can be written") from error
+
+
+def report_of(url: str, **options: Any) -> tuple[Run, Report]:
+    """Open a data set by its URL and report on it. Raises as `load_run` and `report` do."""
+    run = load_run(url)
+    return run, report(run, **options)
+
+
+def _dump(made: Report) -> bytes:
+    return (json.dumps(made.figures, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _source_url(run: Run, given: str) -> str:
+    """Where the real images are: as told, as the run knows, as the log says, or beside the data as in a demo."""
+    if given:
+        return given
+    if run.source.url != run.storage.url:
+        return run.source.url
+    opening = run.history.opening
+    if opening is not None and opening.origin:
+        return opening.origin
+    if layout.DEMO_SOURCE in run.storage.names():
+        return run.storage.path(layout.DEMO_SOURCE)
+    raise OutputError(f"{run.storage.url} does not say where its real images are; give them: --source URL")
+
+
+# -- what is looked at ------------------------------------------------------------------------------------------------
+
+
+def _measured(run: Run, sample: Sample, embedder: str, device: str | None) -> Measured:
+    from diffii.embedding import Embedder
+
+    model = Embedder.load(embedder, _BATCH, device)
+    names = _judge(run)
+    snapshot = Snapshot(run.storage, run.history)
+    edge = snapshot.image(0).width
+    made = (np.asarray(image) for image in synthetic_images(snapshot, sample, sample.synthetic.tolist()))
+    real = (fit(image, edge) for image in real_images(run.source, sample.real))
+    (real_features, judged_real), (features, judged) = (_look(images, model.embed, names) for images in (real, made))
+    return Measured(
+        real=real_features,
+        real_labels=sample.real_labels,
+        synthetic=features,
+        labels=sample.labels,
+        judged_real=judged_real,
+        judged=judged,
+    )
+
+
+def _look(images: Iterator[np.ndarray], embed: Looks, names: Looks | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Features and the judge's labels, a few images in memory at a time."""
+    features: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    while some := list(islice(images, 4 * _BATCH)):
+        batch = np.stack(some)
+        features.append(embed(batch))
+        if names is not None:
+            labels.append(names(batch))
+    return np.concatenate(features), np.concatenate(labels) if labels else None
+
+
+def _judge(run: Run) -> Looks | None:
+    """The judge of the embedded data set knows its own classes in the embedded model's images, and nothing else."""
+    from diffii.garments.catalog import CLASSES
+    from diffii.garments.judge import judge, load_judge
+
+    if not of_garments(run):
+        return None
+    classes, network = run.source.classes, load_judge()
+    label_of = np.array([classes.index(name) if name in classes else -1 for name in CLASSES])
+    return lambda images: label_of[judge(network, images).fine.argmax(axis=1)]
+
+
+def _as_json(
+    run: Run,
+    sample: Sample,
+    seed: int,
+    embedder: str,
+    told: Outcomes,
+    every: Figures,
+    each: list[Figures],
+    known: dict[str, str],
+) -> dict[str, Any]:
+    targets = run.waves[-1].targets if run.waves else [0] * len(each)
+    return {
+        "url": run.storage.url,
+        "version": run.history.version,
+        "features": embedder,
+        "seed": seed,
+        "measured": {"synthetic": len(sample.synthetic), "real": len(sample.real), "shards": sample.shards},
+        "kept": run.history.kept,
+        "lost": {f"{outcome}: {reason}": rows for (outcome, reason), rows in run.history.lost.most_common()},
+        "all": asdict(every),
+        "classes": {
+            name: {
+                "target": target,
+                "kept": outcome.kept,
+                "lost": dict(outcome.lost.most_common()),
+                **asdict(found),
+            }
+            for name, target, outcome, found in zip(run.source.classes, targets, told.classes, each, strict=True)
+        },
+        "outcomes_of_rows": told.rows,
+        "settings": run.identity,
+        "provenance": known,
+    }
