@@ -185,12 +185,14 @@ def report(
     to: Annotated[Path | None, typer.Option(help="Write the page here (and .json beside it), not into OUT.")] = None,
     source: Annotated[str, typer.Option(help="Where the real images are, if not where they were.")] = "",
     embedder: Annotated[str, typer.Option(help="Measure in this vision model's features: a hub id or path.")] = "",
+    clip: Annotated[str, typer.Option(help="Also CLIPScore, by this transformers CLIP: a hub id or path.")] = "",
     images: Annotated[int, typer.Option(min=2, help="Synthetic and real images measured, at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Another seed measures other images.")] = 0,
     as_json: Json = False,
 ) -> None:
     """How good the images are: one page with pictures, angles, losses and figures, and the figures as JSON."""
-    figures = _report(out, to, not as_json, source=source, embedder=embedder, images=images, seed=seed)
+    options = {"source": source, "embedder": embedder, "clip": clip, "images": images, "seed": seed}
+    figures = _report(out, to, not as_json, **options)
     if as_json:
         print_json(figures)
 

@@ -68,14 +68,14 @@ def load(
         return _few_shot(name, _FEW_SHOT[name], _read(_FEW_SHOT[name], root, counts), shots, seed)
     if name == "cub-lt":
         archive = _read(_CUB, root, counts)
-        rule = "the published training and test parts"
+        rule = "The published training and test parts."
         return _long_tail(
             name, _CUB, archive.classes, archive.parts["train"], archive.parts["test"], imbalance, seed, rule
         )
     if name == "flower-lt":
         archive = _read(_FLOWERS, root, counts)
         train, test = _halves(archive, seed)
-        rule = "half of each class's images, drawn by the seed, to train on and the other half to measure on"
+        rule = "Half of each class's images, drawn by the seed, to train on and the other half to measure on."
         return _long_tail(name, _FLOWERS, archive.classes, train, test, imbalance, seed, rule)
     return _waterbird(name, root, shots, seed, counts)
 
@@ -106,8 +106,8 @@ def _few_shot(name: str, data: _Data, archive: Archive, shots: int, seed: int) -
         test=archive.parts["test"],
         published=published(name, shots),
         rules=(
-            f"{shots} images of each class of the published training part, drawn by seed {seed}",
-            f"chosen on up to {VALIDATION} others of it per class, measured on the published test part",
+            f"{shots} images of each class of the published training part, drawn by seed {seed}.",
+            f"Chosen on up to {VALIDATION} others of it per class, measured on the published test part.",
         ),
     )
 
@@ -144,9 +144,9 @@ def _long_tail(
         rules=(
             parts,
             f"n = max(int({mean:.2f} * (1/{imbalance})^(rank/{len(sizes) - 2})), 1) images of a class, "
-            "ranked by size, the largest first; drawn by the seed",
-            f"many shots: above {above} training images; few: below {below}",
-            f"chosen on up to {VALIDATION} unused training images per class: the largest classes may have none",
+            "ranked by size, the largest first; drawn by the seed.",
+            f"Many shots: above {above} training images; few: below {below}.",
+            f"Chosen on up to {VALIDATION} unused training images per class: the largest classes may have none.",
         ),
     )
 
@@ -187,8 +187,8 @@ def _waterbird(name: str, root: str, shots: int, seed: int, counts: Counts | str
         groups=archives.WATERBIRD_GROUPS,
         rules=(
             task.rules[0],
-            f"chosen on up to {VALIDATION} others of it per class: no bird out of its place is seen before the end",
-            "measured on the test part of Waterbirds: 200 species, in four groups by kind of bird and place",
+            f"Chosen on up to {VALIDATION} others of it per class: no bird out of its place is seen before the end.",
+            "Measured on the test part of Waterbirds: 200 species, in four groups by kind of bird and place.",
         ),
     )
 

@@ -46,11 +46,14 @@ class Figures:
     coverage: float | None = None
     memorised: float | None = None
     memorised_real: float | None = None
+    clip: float | None = None
+    """CLIPScore, 0 to 100."""
+    clip_real: float | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Features (N, D) of real and synthetic images with labels, and the judge's labels if there is a judge."""
+    """Features (N, D) of real and synthetic images with labels; the judge's labels and CLIPScores if there are any."""
 
     real: np.ndarray
     real_labels: np.ndarray
@@ -58,6 +61,8 @@ class Measured:
     labels: np.ndarray
     judged_real: np.ndarray | None = None
     judged: np.ndarray | None = None
+    clip_real: np.ndarray | None = None
+    clip: np.ndarray | None = None
 
 
 def figures(found: Measured, classes: int) -> tuple[Figures, list[Figures]]:
@@ -124,6 +129,8 @@ def _figures(
         cosine_real=_mean(held.cosine[real_rows]),
         memorised=copied.share,
         memorised_real=copied.real_share,
+        clip=None if found.clip is None else _mean(found.clip[rows]),
+        clip_real=None if found.clip_real is None else _mean(found.clip_real[real_rows]),
         **diversity,
         **compared,
     )

@@ -65,9 +65,9 @@ def _view(facts: Facts) -> dict[str, Any]:
     metrics = [
         (metric, value, metric.real(facts.every)) for metric in METRICS if (value := metric.value(facts.every)) != NONE
     ]
-    columns = [metric for metric, _, _ in metrics if metric.short]
     labels = [label for label, images in enumerate(run.source.by_class) if images]
     listed = labels[:LISTED]
+    columns = [metric for metric in METRICS if any(metric.value(facts.each[label]) != NONE for label in listed)]
     return {
         "name": run.storage.url.rstrip("/").rsplit("/", 1)[-1],
         "kept": history.kept,

@@ -14,7 +14,7 @@ from engine.run import Run
 _PAPER = "Inversion Circle Interpolation: Diffusion-based Image Augmentation for Data-scarce Classification"
 
 
-def provenance(run: Run, embedder: str, embedder_digest: str) -> dict[str, str]:
+def provenance(run: Run, embedder: str, embedder_digest: str, clip: str = "") -> dict[str, str]:
     """What it is -> its value, in the order of a reader's questions; empty values are left out."""
     history, learned = run.history, run.plan.learned
     facts = {
@@ -29,6 +29,7 @@ def provenance(run: Run, embedder: str, embedder_digest: str) -> dict[str, str]:
         "Log version": str(history.version),
         "Shards, digest": history.shards.digest,
         "Features of this report": f"{embedder}, SHA-256 {embedder_digest}",
+        "CLIPScore of this report": clip,
         "Report written by": f"diffii {__version__}",
     }
     return {name: value for name, value in facts.items() if value}

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffii.dataset import layout
-from diffii.dataset.snapshot import Snapshot
 from diffii.embedder_weights import LITE0, embedder_digest
 from diffii.errors import OutputError
-from diffii.images import fit
 from engine.config import OFF
 from engine.report.angles import Outcomes, outcomes
-from engine.report.measure import Figures, Measured, figures
+from engine.report.look import look
+from engine.report.measure import Figures, figures
 from engine.report.page import Facts, render
 from engine.report.pictures import sheets
-from engine.report.provenance import licences, of_garments, provenance
-from engine.report.sample import IMAGES, Sample, draw, real_images, synthetic_images
+from engine.report.provenance import licences, provenance
+from engine.report.sample import IMAGES, Sample, draw
 from engine.run import Run, load_run
-
-_BATCH = 16
-"""Images of one call of the extractor; part of what the last bits of features follow from."""
-
-Looks = Callable[[np.ndarray], np.ndarray]
-"""uint8 images (N, S, S, 3) -> something of each (N, ...)."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +30,20 @@ class Report:
 
 
 def report(
-    run: Run, *, images: int = IMAGES, seed: int = 0, embedder: str = "", source: str = "", device: str | None = None
+    run: Run,
+    *,
+    images: int = IMAGES,
+    seed: int = 0,
+    embedder: str = "",
+    clip: str = "",
+    source: str = "",
+    device: str | None = None,
 ) -> Report:
     """Measure up to `images` synthetic and real images of a data set in the feature space of `embedder`.
 
     By default the features are those that near-copies were recognised by, and real images are read from where they
-    were when the run began. Raises OutputError when nothing is kept yet, SourceError when a real image cannot be
-    read, ModelError when the extractor cannot be loaded.
+    were when the run began. `clip` names a model for CLIPScore, which is left out without one. Raises OutputError when
+    nothing is kept yet, SourceError when a real image cannot be read, ModelError when a model cannot be loaded.
     """
     if images < 2:
         raise ValueError(f"a report measures at least two images, got {images}")
@@ -57,7 +53,7 @@ def report(
     sample = draw(run, images, seed)
     told = outcomes(run, sample)
     pictures = sheets(run, sample)
-    every, each = figures(_measured(run, sample, embedder, device), len(run.source.classes))
+    every, each = figures(look(run, sample, embedder, clip, device), len(run.source.classes))
     facts = Facts(
         run=run,
         sample=sample,
@@ -66,7 +62,7 @@ def report(
         sheets=pictures,
         every=every,
         each=each,
-        provenance=provenance(run, embedder, embedder_digest(embedder)),
+        provenance=provenance(run, embedder, embedder_digest(embedder), clip),
         licences=licences(run),
     )
     return Report(render(facts), _as_json(run, sample, seed, embedder, told, every, each, facts.provenance))
@@ -111,53 +107,6 @@ def _source_url(run: Run, given: str) -> str:
     if layout.DEMO_SOURCE in run.storage.names():
         return run.storage.path(layout.DEMO_SOURCE)
     raise OutputError(f"{run.storage.url} does not say where its real images are; give them: --source URL")
-
-
-# -- what is looked at ------------------------------------------------------------------------------------------------
-
-
-def _measured(run: Run, sample: Sample, embedder: str, device: str | None) -> Measured:
-    from diffii.embedding import Embedder
-
-    model = Embedder.load(embedder, _BATCH, device)
-    names = _judge(run)
-    snapshot = Snapshot(run.storage, run.history)
-    edge = snapshot.image(0).width
-    made = (np.asarray(image) for image in synthetic_images(snapshot, sample, sample.synthetic.tolist()))
-    real = (fit(image, edge) for image in real_images(run.source, sample.real))
-    (real_features, judged_real), (features, judged) = (_look(images, model.embed, names) for images in (real, made))
-    return Measured(
-        real=real_features,
-        real_labels=sample.real_labels,
-        synthetic=features,
-        labels=sample.labels,
-        judged_real=judged_real,
-        judged=judged,
-    )
-
-
-def _look(images: Iterator[np.ndarray], embed: Looks, names: Looks | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Features and the judge's labels, a few images in memory at a time."""
-    features: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    while some := list(islice(images, 4 * _BATCH)):
-        batch = np.stack(some)
-        features.append(embed(batch))
-        if names is not None:
-            labels.append(names(batch))
-    return np.concatenate(features), np.concatenate(labels) if labels else None
-
-
-def _judge(run: Run) -> Looks | None:
-    """The judge of the embedded data set knows its own classes in the embedded model's images, and nothing else."""
-    from diffii.garments.catalog import CLASSES
-    from diffii.garments.judge import judge, load_judge
-
-    if not of_garments(run):
-        return None
-    classes, network = run.source.classes, load_judge()
-    label_of = np.array([classes.index(name) if name in classes else -1 for name in CLASSES])
-    return lambda images: label_of[judge(network, images).fine.argmax(axis=1)]
 
 
 def _as_json(

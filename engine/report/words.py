@@ -17,8 +17,8 @@ class Metric:
     value: Callable[[Figures], str]
     real: Callable[[Figures], str]
     words: str
-    short: str = ""
-    """Heading of its column in the table of classes; without one it has none."""
+    short: str
+    """Heading of its column in the table of classes."""
 
 
 NONE = "–"
@@ -53,6 +53,15 @@ METRICS: tuple[Metric, ...] = (
         "Share whose features are nearest to the mean of their own class's real images. Real images are held out of "
         "that mean one at a time.",
         "own class",
+    ),
+    Metric(
+        "CLIPScore",
+        "higher",
+        lambda f: number(f.clip, 1),
+        lambda f: number(f.clip_real, 1),
+        "How well the image fits the words it was asked for, context included, by the CLIP named below. Real images "
+        "are held against the words of their class.",
+        "CLIP",
     ),
     Metric(
         "Cosine to its class",

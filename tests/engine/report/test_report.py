@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 import diffii
+from diffii.clip_score import ClipScore
 from diffii.dataset import layout
 from diffii.dataset.history import History
 from diffii.dataset.storage import Storage
@@ -36,6 +37,7 @@ from engine.report.sample import Sample, draw
 from engine.run import Run, begin, load_run, prepare
 from engine.settings import from_flat
 from engine.verify import verify
+from tests.diffii.clips import tiny_clip
 from tests.engine.sources import PLAIN, garments, imaginary
 
 HOSTILE = "<script>alert('&')<"
@@ -62,6 +64,11 @@ def out(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     source = garments(folder / "source", shots=3)
     expand(from_flat({**SMALL, "source.url": str(source), "output.url": str(folder / "out")}))
     return folder / "out"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return tiny_clip(tmp_path / "clip")
 
 
 @pytest.fixture
@@ -151,6 +158,17 @@ def test_the_judge_is_asked_on_garments(out: Path) -> None:
     for name in snapshot.classes:
         assert made.figures["classes"][name]["judged"] == pytest.approx(np.mean(seen[names == name] == name))
     assert made.figures["all"]["judged_real"] > 0.5
+
+
+def test_clip_is_asked_by_name(out: Path, clip: Path) -> None:
+    _, made = report_of(str(out), clip=str(clip))
+    snapshot, model = diffii.open(str(out)), ClipScore.load(str(clip), "cpu")
+    images = np.stack([np.asarray(snapshot.image(row)) for row in range(len(snapshot))])
+    recipes = [snapshot.recipe(row) for row in range(len(snapshot))]
+    scores = model.score(images, [f"{recipe['prompt']} {recipe['suffix']}" for recipe in recipes])
+    assert made.figures["all"]["clip"] == pytest.approx(scores.mean(), abs=1e-3)
+    assert made.figures["all"]["clip_real"] > 0
+    assert "CLIPScore" in made.page and "CLIPScore" not in report_of(str(out))[1].page
 
 
 def test_it_lies_in_the_data_set_and_harms_nobody(out: Path) -> None:
