@@ -167,7 +167,8 @@ def test_a_relative_folder_means_the_same_from_anywhere(tmp_path: Path, monkeypa
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     program = (
-        "import resource; from diffii.errors import OutputError; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "import resource; from diffii.errors import OutputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "for write in (s.put_once, s.put):\n"
         "    try: write('log/0', bytes(5000))\n"
         "    except OutputError: print('refused')"
