@@ -26,14 +26,16 @@ from actors.model import ActorSpec, fingerprint, load
 from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import read_set_aside
 from actors.shield import Shield
-from diffii.circle import Norm, angle, circle_point, gaussian
+from diffii.arms import ARMS, DIFF_II, Parent, Start
+from diffii.arms.interface import Moment
+from diffii.circle import Norm
 from diffii.dataset import layout, staged
 from diffii.dataset.patience import Meter
 from diffii.dataset.storage import Storage
 from diffii.denoise import denoise
 from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
-from diffii.hashing import seed64, sha256
+from diffii.hashing import sha256
 from diffii.image_checks import fault
 from diffii.images import Encoding, encode
 from diffii.schedule import Spacing
@@ -53,15 +55,18 @@ class GeneratorSpec(ActorSpec):
     guidance: float
     norm: Norm
     encoding: Encoding
+    arm: str = DIFF_II
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
     """Where a row's denoising begins, or why it cannot."""
 
-    noise: np.ndarray
-    theta: float
-    fault: str | None
+    at: Start
+    fault: str | None = None
+
+
+_NOWHERE = Start(noise=np.empty(0), steps=0)
 
 
 class _NoParent(Exception):
@@ -78,6 +83,7 @@ class Generator:
         self._storage = Storage(spec.output_url)
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing)
+        self._arm = ARMS[spec.arm]
         self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
         recognised = f" embedder-{self._embedder.name}" if self._embedder else ""
         self._fingerprint = f"{fingerprint(self._backbone)} batch-{spec.micro_batch}{recognised}"
@@ -149,23 +155,22 @@ class Generator:
 
     def _start(self, row: dict[str, Any]) -> _Start:
         try:
-            latent, a = self._inversion(row["inversion_a"])
-            if row["inversion_a"] == row["inversion_b"]:
-                b = self._forward_diffused(latent, row["seed"])
-            else:
-                b = self._inversion(row["inversion_b"])[1]
-            spare = gaussian(row["seed"], a.shape)
-            return _Start(circle_point(a, b, row["phi"], spare, self._spec.norm), angle(a, b), None)
+            keys = dict.fromkeys(key for key in (row["inversion_a"], row["inversion_b"]) if key)
+            found = [self._inversion(key) for key in keys]
+            parents = [Parent(latent=latent, inversion=inversion) for latent, inversion in found]
+            moment = Moment(
+                shape=self._backbone.latent_shape,
+                seed=row["seed"],
+                phi=row["phi"],
+                strength=row["strength"],
+                alphas=self._grid.alphas,
+                norm=self._spec.norm,
+            )
+            return _Start(self._arm.start(parents, moment))
         except _NoParent as error:
-            return _Start(np.empty(0), 0.0, str(error))
+            return _Start(_NOWHERE, str(error))
         except RowFault as error:
-            return _Start(np.empty(0), 0.0, describe(error))
-
-    def _forward_diffused(self, latent: np.ndarray, seed: int) -> np.ndarray:
-        """The partner of a class's only image: its own latent, noised to the top of the grid by a seed of the row."""
-        alpha = self._grid.alphas[-1]
-        noise = gaussian(seed64(seed, "partner"), latent.shape)
-        return (np.float32(alpha**0.5) * latent + np.float32((1 - alpha) ** 0.5) * noise).astype(np.float32)
+            return _Start(_NOWHERE, describe(error))
 
     def _inversion(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         found = self._inversions.get(key)
@@ -204,19 +209,29 @@ class Generator:
 
     def _model(self, rows: list[dict[str, Any]], starts: list[_Start], batch: list[int]) -> np.ndarray:
         spec = self._spec
-        noise = torch.from_numpy(np.stack([starts[i].noise for i in batch]))
+        noise = torch.from_numpy(np.stack([starts[i].at.noise for i in batch]))
+        steps = [starts[i].at.steps for i in batch]
         plain = [rows[i]["plain_prompt"] for i in batch]
         suffixed = [rows[i]["suffix_prompt"] for i in batch]
-        latents = denoise(self._backbone, noise, plain, suffixed, self._grid, spec.split, spec.guidance)
+        latents = denoise(self._backbone, noise, plain, suffixed, self._grid, spec.split, spec.guidance, steps)
         return self._backbone.decode(latents)
 
     # -- finishing in threads ---------------------------------------------------------------------------------------
 
     def _finish(self, row: dict[str, Any], start: _Start, outcome: np.ndarray | Exception | None) -> dict[str, Any]:
         """A row of the staged file; without an outcome the fault of its start is the reason."""
-        columns = ("sample_id", "label", "ordinal", "phi", "seed", "parent_a", "parent_b", "suffix", "recipe")
+        columns = ["sample_id", "label", "ordinal", "seed", "parent_a", "parent_b", "suffix", "recipe"]
+        if self._arm.takes == "latents":
+            columns += staged.EDITED.names
         record: dict[str, Any] = {name: row[name] for name in columns}
-        record |= {"theta": start.theta, "reason": "", "image_sha256": "", "phash": bytes(8), "image": b""}
+        record |= {
+            "phi": start.at.phi,
+            "theta": start.at.theta,
+            "reason": "",
+            "image_sha256": "",
+            "phash": bytes(8),
+            "image": b"",
+        }
         if not isinstance(outcome, np.ndarray):
             reason = start.fault if outcome is None else describe(outcome)
             return record | {"outcome": staged.POISONED, "reason": reason}

@@ -44,6 +44,7 @@ class InverterSpec(ActorSpec):
     """Without an `embedder` nothing is signed."""
 
     steps: int
+    """0 encodes alone: the cached file then holds the latent and no inversion."""
     spacing: Spacing
 
 
@@ -66,7 +67,7 @@ class Inverter:
         self._storage = Storage(spec.output_url)
         self._readers: dict[str, Callable[[str], bytes]] = {}
         self._backbone = load(spec.model)
-        self._grid = self._backbone.grid(spec.steps, spec.spacing)
+        self._grid = self._backbone.grid(spec.steps, spec.spacing) if spec.steps else None
         self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
         device = self._backbone.device
         self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
@@ -139,6 +140,8 @@ class Inverter:
 
     def _invert(self, images: _Images, batch: list[int]) -> list[bytes]:
         latents = self._backbone.encode(np.stack([images.pixels[row] for row in batch]))
+        if self._grid is None:
+            return [save_tensors({"latent": latent}) for latent in latents.cpu().numpy()]
         inversions = invert(self._backbone, latents, [images.task["prompt"][row] for row in batch], self._grid)
         pairs = zip(latents.cpu().numpy(), inversions.cpu().numpy(), strict=True)
         return [save_tensors({"latent": latent, "inversion": inversion}) for latent, inversion in pairs]
@@ -172,6 +175,9 @@ def batch_name(task: dict[str, Any]) -> str:
 
 
 def read_inversion(storage: Storage, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(clean latent, inversion) of a cached image, float32 (C, H, W). Raises FileNotFoundError."""
+    """(clean latent, inversion) of a cached image, float32 (C, H, W). Raises FileNotFoundError.
+
+    The inversion is empty where only the latent was asked for.
+    """
     tensors = load_tensors(storage.read(layout.inversion(key)))
-    return tensors["latent"], tensors["inversion"]
+    return tensors["latent"], tensors.get("inversion", np.empty(0, np.float32))

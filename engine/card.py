@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from diffii.arms import DIFF_II
 from diffii.dataset import layout
 from engine.config import Config
 
@@ -47,7 +48,9 @@ def data_set_card(classes: Sequence[str], config: Config, counts: Counts) -> str
     else:
         lines += ["It is still being written; what is committed so far can be read.", ""]
     lines += [
-        "Method: inversion circle interpolation with two-stage denoising (Diff-II, arXiv 2408.16266).",
+        "Method: inversion circle interpolation with two-stage denoising (Diff-II, arXiv 2408.16266)."
+        if config.arm.name == DIFF_II
+        else f"Method: {config.arm.name}, a control for Diff-II (arXiv 2408.16266).",
         "Every image is synthetic; its row names its two parents, angle, suffix and seed.",
         "",
         "| setting | value |",

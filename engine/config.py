@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from diffii.arms import ARMS, DIFF_II
 from diffii.circle import Norm
 from diffii.kinds import Attention, DTypeName
 
@@ -174,6 +175,29 @@ class GenerationConfig(_Group):
     """Images of every model call while generating (twice as many rows under guidance)."""
 
 
+class ArmConfig(_Group):
+    """How rows begin (`diffii.arms`)."""
+
+    name: str = DIFF_II
+    """`diff-ii`; or what it is measured against: `noise`, `slerp`, `circle`, `diff-aug`, `diff-mix`."""
+    strength: list[Annotated[float, Field(gt=0.0, le=1.0)]] = Field(default=[0.5, 0.7, 0.9], min_length=1)
+    """For diff-aug and diff-mix: shares of the noise path that are denoised anew, taken in turn."""
+    gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 0.5
+    """For diff-mix: strength to this power is the weight of the class that an image is edited towards."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, value: str) -> str:
+        if value not in ARMS:
+            raise ValueError(f"must be one of {', '.join(ARMS)}")
+        return value
+
+    @field_validator("strength", mode="before")
+    @classmethod
+    def _one_strength_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, (int, float)) else value
+
+
 class ExpansionConfig(_Group):
     factor: Annotated[float, Field(gt=0, le=100_000)] = 5.0
     """Synthetic images per real image of a class."""
@@ -259,6 +283,7 @@ class Config(_Group):
     backbone: BackboneConfig = BackboneConfig()
     inversion: InversionConfig = InversionConfig()
     generation: GenerationConfig = GenerationConfig()
+    arm: ArmConfig = ArmConfig()
     expansion: ExpansionConfig = ExpansionConfig()
     dedup: DedupConfig = DedupConfig()
     actors: ActorsConfig = ActorsConfig()
@@ -270,8 +295,12 @@ class Config(_Group):
         return {f"{group}.{key}": value for group, keys in self.model_dump().items() for key, value in keys.items()}
 
     def identity(self) -> dict[str, Any]:
-        """The settings that may never change once a run has begun (law 4)."""
-        return {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
+        """The settings that may never change once a run has begun (law 4).
+
+        Diff-II's own rows are as they were before there were arms, so it is named by none.
+        """
+        kept = {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
+        return {key: value for key, value in kept.items() if self.arm.name != DIFF_II or not key.startswith("arm.")}
 
 
 GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.target", "expansion.max_attempts"})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -31,7 +32,7 @@ def contact_sheet(source: Source, snapshot: Snapshot, title: str) -> bytes:
     """A PNG. Real images are framed and numbered; synthetic ones are spread over the class's rows, each suffix in turn.
 
     Below a synthetic image stand its suffix, the numbers of its two parents, and its angle on their circle (phi): at 0
-    degrees it begins where the first parent's inversion lies.
+    degrees it begins where the first parent's inversion lies. Of an edited image, its number and the edit's strength.
     """
     shown = [label for label, images in enumerate(source.by_class) if images][:CLASSES]
     synthetic = _pick(snapshot, source, shown)
@@ -68,15 +69,12 @@ def _real_tiles(source: Source, images: Sequence[SourceImage]) -> list[_Tile]:
 def _pick(snapshot: Snapshot, source: Source, labels: Sequence[int]) -> dict[int, list[_Tile]]:
     """Up to SYNTHETIC rows of each class, evenly over the ordinals, so that every context has its turn."""
     rows: dict[int, list[tuple[int, int, tuple[str, ...]]]] = {label: [] for label in labels}
-    numbers = {label: {image.sha256: n for n, image in enumerate(source.by_class[label], start=1)} for label in labels}
+    places = {image.sha256: (label, n) for label, of in enumerate(source.by_class) for n, image in enumerate(of, 1)}
     index = 0
-    for table in snapshot.tables(["label", "ordinal", "suffix", "parent_a", "parent_b", "phi"]):
+    for table in snapshot.tables(["label", "ordinal", "suffix", "parent_a", "parent_b", "phi", "strength"]):
         for row in table.to_pylist():
             if (label := row["label"]) in rows:
-                a, b = numbers[label].get(row["parent_a"], "?"), numbers[label].get(row["parent_b"], "?")
-                made = f"{a}+{b}" if a != b else f"{a}"
-                lines = (row["suffix"], f"{made}, {math.degrees(row['phi']):.0f}\u00b0")
-                rows[label].append((row["ordinal"], index, lines))
+                rows[label].append((row["ordinal"], index, (row["suffix"], _made_of(row, places, source.classes))))
             index += 1
     wanted: dict[int, tuple[int, tuple[str, ...]]] = {}
     for label, found in rows.items():
@@ -90,6 +88,17 @@ def _pick(snapshot: Snapshot, source: Source, labels: Sequence[int]) -> dict[int
         label, lines = wanted[number]
         tiles[label].append(_Tile(snapshot.image(number).convert("RGB"), lines, False))
     return tiles
+
+
+def _made_of(row: dict[str, Any], places: Mapping[str, tuple[int, int]], classes: Sequence[str]) -> str:
+    """What a row was made of, in a few characters."""
+    unknown = (row["label"], "?")
+    (label, a), (_, b) = places.get(row["parent_a"], unknown), places.get(row["parent_b"], unknown)
+    if not row["parent_a"]:
+        return ""
+    if not row["parent_b"]:
+        return f"{a if label == row['label'] else f'{classes[label]} {a}'}, {100 * row['strength']:.0f} %"
+    return f"{f'{a}+{b}' if a != b else a}, {math.degrees(row['phi']):.0f}\u00b0"
 
 
 def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _Tile, left: int, top: int) -> None:

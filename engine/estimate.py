@@ -95,7 +95,8 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     rows = plan.row_count(wave) - decided * resolved.commit.chunk_size if wave else 0
     chunks = plan.chunk_count(wave) - decided if wave else 0
     inversion, generation = resolved.inversion, resolved.generation
-    inversion_calls = math.ceil(len(source.images) / inversion.micro_batch) * inversion.steps
+    climbs = inversion.steps if plan.arm.takes == "inversions" else 0
+    inversion_calls = math.ceil(len(source.images) / inversion.micro_batch) * climbs
     full, rest = divmod(rows, resolved.commit.chunk_size)
     batches = full * math.ceil(resolved.commit.chunk_size / generation.micro_batch)
     batches += math.ceil(rest / generation.micro_batch)
@@ -104,9 +105,7 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     workers = max(1, min(actors, chunks))
     # The slowest actor decides: whole chunks, and whole batches of images, are dealt out.
     inversion_rounds = math.ceil(math.ceil(len(source.images) / inversion.micro_batch) / workers)
-    invert_seconds = inversion_rounds * (
-        inversion.steps * speed.inversion_call + inversion.micro_batch * speed.sign_image
-    )
+    invert_seconds = inversion_rounds * (climbs * speed.inversion_call + inversion.micro_batch * speed.sign_image)
     # Embedding pads as the model does; encoding and hashing take each image for itself.
     batch_seconds = generation.steps * speed.generation_call + generation.micro_batch * speed.sign_image
     generate_seconds = (batches * batch_seconds + rows * speed.finish_image) / workers

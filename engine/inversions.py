@@ -93,7 +93,7 @@ def _sweep(run: Run, tasks: pa.Table) -> None:
 def _set_aside(run: Run, extra: Iterable[SignTask], cached: Collection[str]) -> list[str]:
     """Where it stands that an image of this run is set aside."""
     signatures = {run.plan.signature_key(image) for image in run.source.images} | {item.signature for item in extra}
-    wanted = {layout.inversion(item.key) for item in run.plan.inversions()}
+    wanted = {layout.inversion(item.key) for item in run.plan.inversions() if item.key}
     wanted |= {layout.signature(key) for key in signatures if key}
     return sorted({layout.set_aside(name) for name in wanted} & set(cached))
 

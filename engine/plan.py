@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from diffii import strata
+from diffii.arms import ARMS, Knobs
 from diffii.dataset.log import WaveEntry
 from diffii.errors import ConfigError
 from diffii.hashing import digest, seed64
@@ -44,11 +45,19 @@ class Row:
     inversion_a: str
     inversion_b: str
     recipe: str
+    strength: float = 1.0
+    source_label: int
+    """Class of the image that is edited, where one is; else the row's own."""
+    label_weight: float = 1.0
+    """Weight of `label`; the rest is `source_label`'s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inversion:
-    """One image to invert: where it is, the prompt to invert under, and the cache key of the result."""
+    """One image to invert: where it is, the prompt to invert under, and the cache key of the result.
+
+    An empty key asks for nothing. An arm that takes latents alone has no prompt here.
+    """
 
     key: str
     where: str
@@ -62,6 +71,8 @@ CHUNK_SCHEMA = pa.schema(
     + [(name, pa.list_(pa.string())) for name in ("suffix_prompt", "inversion_a", "inversion_b", "recipe")]
     + [("label", pa.list_(pa.int64())), ("ordinal", pa.list_(pa.int64()))]
     + [("phi", pa.list_(pa.float64())), ("seed", pa.list_(pa.uint64()))]
+    + [("strength", pa.list_(pa.float64())), ("source_label", pa.list_(pa.int64()))]
+    + [("label_weight", pa.list_(pa.float64()))]
 )  # fmt: skip
 
 
@@ -76,6 +87,9 @@ class Plan:
     ) -> None:
         self.config, self.source, self.weights, self.embedder = config, source, weights, embedder
         self.learned = learned or Learned(suffixes=tuple(config.prompts.suffixes))
+        self.arm = ARMS[config.arm.name]
+        self._knobs = Knobs(strengths=tuple(config.arm.strength), gamma=config.arm.gamma)
+        self._sizes = tuple(len(images) for images in source.by_class)
         self._images = np.array([len(images) for images in source.by_class], dtype=np.int64)
 
     def targets(self) -> list[int]:
@@ -147,52 +161,63 @@ class Plan:
 
     def row(self, label: int, ordinal: int) -> Row:
         """The row of a class with a given ordinal, from 0 without end."""
-        images = self.source.by_class[label]
         name = self.source.classes[label]
         seed = self.config.expansion.seed
         spread = seed64(seed, name, "strata")
-        a, b = (images[i] for i in strata.pair(len(images), ordinal, spread))
-        phi = strata.phi(len(images), ordinal, spread)
-        suffixes = self.learned.suffixes
+        draw = self.arm.draw(self._sizes, label, ordinal, spread, self._knobs)
+        parents = [self.source.by_class[of][index] for of, index in draw.parents]
+        parent_a, parent_b = ([image.sha256 for image in parents] + ["", ""])[:2]
+        inversion_a, inversion_b = ([self.inversion_key(image) for image in parents] + ["", ""])[:2]
+        suffixes = self.learned.suffixes if self.arm.prompts != "plain" else ()
         suffix = suffixes[strata.choice(len(suffixes), ordinal, spread)] if suffixes else ""
         plain = self._prompts[label]
+        with_suffix = f"{plain} {suffix}".strip()
         recipe = {
             **self._shared_recipe,
             "class": name,
             "ordinal": ordinal,
-            "parent_a": a.sha256,
-            "parent_b": b.sha256,
-            "partner": "diffused" if a is b else "image",
-            "phi": phi,
+            "parent_a": parent_a,
+            "parent_b": parent_b,
+            "phi": draw.phi,
             "seed": seed64(seed, name, ordinal, "noise"),
             "prompt": plain,
             "suffix": suffix,
         }
+        if len(parents) == 2:
+            recipe["partner"] = "diffused" if parent_a == parent_b else "image"
+        source_label = draw.parents[0][0] if len(parents) == 1 else label
+        if self.arm.takes == "latents":
+            source = self.source.classes[source_label]
+            recipe |= {"strength": draw.strength, "source_class": source, "label_weight": draw.label_weight}
         return Row(
             sample_id=digest(recipe)[:32],
             label=label,
             ordinal=ordinal,
-            parent_a=a.sha256,
-            parent_b=b.sha256,
-            phi=phi,
+            parent_a=parent_a,
+            parent_b=parent_b,
+            phi=draw.phi,
             suffix=suffix,
             seed=recipe["seed"],
-            plain_prompt=plain,
-            suffix_prompt=f"{plain} {suffix}".strip(),
-            inversion_a=self.inversion_key(a),
-            inversion_b=self.inversion_key(b),
+            plain_prompt=with_suffix if self.arm.prompts == "suffix" else plain,
+            suffix_prompt=with_suffix,
+            inversion_a=inversion_a,
+            inversion_b=inversion_b,
             recipe=json.dumps(recipe, sort_keys=True, ensure_ascii=False),
+            strength=draw.strength,
+            source_label=source_label,
+            label_weight=draw.label_weight,
         )
 
     @cached_property
     def _shared_recipe(self) -> dict[str, Any]:
         config = self.config
+        inversion = config.inversion.model_dump() if self.arm.takes == "inversions" else None
         return {
-            "kind": "diff-ii",
+            "kind": self.arm.name,
             "weights": self.weights,
             "concepts": self.learned.concepts,
             "dtype": config.backbone.dtype,
-            "inversion": config.inversion.model_dump(),
+            "inversion": inversion,
             "generation": config.generation.model_dump(),
         }
 
@@ -203,7 +228,13 @@ class Plan:
     # -- inversions -----------------------------------------------------------------------------------------------
 
     def inversion_key(self, image: SourceImage) -> str:
-        """The cache key: everything that shapes an image's inversion, and nothing else."""
+        """The cache key: everything that shapes what the arm takes of an image, and nothing else; "" for nothing."""
+        if self.arm.takes == "nothing":
+            return ""
+        if self.arm.takes == "latents":
+            config = self.config
+            base = [self.weights, config.backbone.dtype, config.inversion.micro_batch]
+            return digest("latent", base, image.sha256)[:40]
         return digest(self._inversion_base, image.sha256, self._prompts[image.label])[:40]
 
     @cached_property
@@ -225,7 +256,7 @@ class Plan:
         return digest("signature", image.sha256, embedder, self.embedder, self.weights, micro_batch)[:40]
 
     def inversions(self) -> list[Inversion]:
-        """Every image of the source, to be inverted once."""
+        """Every image of the source, to be inverted once; or encoded, or neither, as the arm wants it."""
         return [
             Inversion(self.inversion_key(image), image.where, image.sha256, self._prompts[image.label])
             for image in self.source.images

@@ -31,7 +31,7 @@ def inverter_spec(run: Run) -> InverterSpec:
     return InverterSpec(
         model=model_spec(config, concepts_url(run)),
         output_url=run.storage.url,
-        steps=config.inversion.steps,
+        steps=config.inversion.steps if run.plan.arm.takes == "inversions" else 0,
         spacing=spacing(config),
         micro_batch=config.inversion.micro_batch,
         embedder=embedder(config),
@@ -45,6 +45,7 @@ def generator_spec(run: Run) -> GeneratorSpec:
     return GeneratorSpec(
         model=model_spec(config, concepts_url(run)),
         output_url=run.storage.url,
+        arm=config.arm.name,
         steps=config.generation.steps,
         spacing=spacing(config),
         split=config.generation.split,

@@ -36,13 +36,17 @@ SCHEMA = pa.schema(
         ("image", pa.binary()),
     ]
 )
+EDITED = pa.schema([("strength", pa.float64()), ("source_label", pa.int64()), ("label_weight", pa.float64())])
+"""Further columns of rows that edit an image (`diffii.arms.edit`): the part of the path that was denoised anew, the
+class of that image, and the weight of `label` beside it."""
 SIGNATURE = ["sample_id", "outcome", "reason", "label", "image_sha256", "phash", "embedding"]
 _FINGERPRINT = b"fingerprint"
 
 
 def encode(rows: list[dict[str, Any]], fingerprint: str) -> bytes:
     """Rows in plan order, with what computed them."""
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({_FINGERPRINT: fingerprint}))
+    schema = pa.schema([*SCHEMA, *EDITED]) if EDITED.names[0] in rows[0] else SCHEMA
+    table = pa.Table.from_pylist(rows, schema=schema.with_metadata({_FINGERPRINT: fingerprint}))
     buffer = io.BytesIO()
     # Images do not compress, and dictionary encoding would hash every one of them.
     pq.write_table(table, buffer, compression="none", use_dictionary=False, write_statistics=False)

@@ -31,6 +31,9 @@ SCHEMA = pa.schema(
         ("recipe", pa.string()),
     ]
 )
+SOFT = pa.schema([("source_label", pa.int64()), ("label_weight", pa.float64())])
+"""Further columns where rows were made by editing an image of a class that may be another: it has 1 - `label_weight` of
+the label."""
 FULL_STRENGTH = 1.0
 """Share of the noise path that is denoised. Diff-II starts at its noisy end."""
 ROW_GROUP_BYTES = 100 * 2**20
@@ -54,7 +57,11 @@ def write_shard(staged: pa.Table, classes: Sequence[str], extension: str) -> byt
         "phash": staged["phash"],
         "is_synthetic": [True] * rows,
     }
-    schema = SCHEMA.with_metadata({"huggingface": _features(classes, SCHEMA)})
+    schema = SCHEMA
+    if SOFT.names[0] in staged.column_names:
+        schema = pa.schema([*SCHEMA, *SOFT])
+        columns |= {name: staged[name] for name in ("strength", *SOFT.names)}
+    schema = schema.with_metadata({"huggingface": _features(classes, schema)})
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     buffer = io.BytesIO()
     rest = [name for name in schema.names if name != "image"]
@@ -78,7 +85,7 @@ def _features(classes: Sequence[str], schema: pa.Schema) -> str:
     for column in schema:
         if column.name == "image":
             features[column.name] = {"_type": "Image"}
-        elif column.name == "label":
+        elif column.name in ("label", "source_label"):
             features[column.name] = {"names": list(classes), "_type": "ClassLabel"}
         else:
             features[column.name] = {"dtype": kinds[column.type], "_type": "Value"}

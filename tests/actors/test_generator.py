@@ -24,7 +24,7 @@ from engine.inversions import missing_tasks, task_table
 from engine.plan import CHUNK_SCHEMA, Plan, first_wave
 from engine.run import Run, prepare
 from engine.settings import from_flat
-from engine.specs import generator_spec, model_spec
+from engine.specs import generator_spec, inverter_spec, model_spec
 from tests.engine.sources import PLAIN, garments
 
 SETTINGS = {
@@ -140,7 +140,7 @@ def test_a_row_that_breaks_the_model_costs_only_itself(
     generator._storage.remove(layout.staged_chunk(0, 0))
     backbone = generator._backbone
     real = backbone.epsilon
-    start = torch.from_numpy(generator._start(vars_of(plan.chunk(wave, 0)[1])).noise)
+    start = torch.from_numpy(generator._start(vars_of(plan.chunk(wave, 0)[1])).at.noise)
 
     def breaks(x: torch.Tensor, *rest: Any) -> torch.Tensor:
         if any(torch.equal(row, start) for row in x):
@@ -345,3 +345,25 @@ def test_specs_follow_the_resolved_configuration(run: tuple[Run, WaveEntry], tmp
     settings = {"inversion.preset": "reference", "source.url": run[0].source.url, "output.url": str(tmp_path / "out")}
     spec = generator_spec(prepare(from_flat(settings)))
     assert (spec.spacing, spec.steps, spec.guidance) == ("leading", 25, 7.5)
+
+
+def test_edits_begin_part_of_the_way_and_no_bit_follows_from_their_mates(
+    run: tuple[Run, WaveEntry], tmp_path: Path
+) -> None:
+    config = {**SETTINGS, "arm.name": "diff-mix", "arm.strength": [0.3, 1.0], "output.url": str(tmp_path)}
+    edits = prepare(from_flat({**config, "source.url": run[0].source.url}))
+    wave = first_wave(edits.plan)
+    assert wave is not None
+    images = missing_tasks(edits)
+    assert len({image.key for image in images}) == len(images)
+    Inverter(inverter_spec(edits))(task_table(images, 100))
+    latent, inversion = read_inversion(edits.storage, images[0].key)
+    assert (latent.shape, inversion.size) == ((4, 16, 16), 0), "encoded, and not inverted"
+    generator = Generator(generator_spec(edits))
+    rows, planned = generate(generator, edits.plan, wave), edits.plan.chunk(wave, 0)
+    assert {row["strength"] for row in rows} == {0.3, 1.0}
+    for row, plan_row in zip(rows, planned, strict=True):
+        assert (row["source_label"], row["label_weight"]) == (plan_row.source_label, plan_row.strength**0.5)
+        assert row["source_label"] != row["label"]
+        alone = generator.make_row(vars_of(plan_row))
+        assert alone["image_sha256"] == row["image_sha256"], "its batch mates begin elsewhere"

@@ -257,3 +257,24 @@ def test_a_sample_is_made_again_to_the_bit(expanded: Path) -> None:
         replay(str(expanded), "00ff")
     with pytest.raises(ModelError, match="no-such-model"):
         replay(str(expanded), str(row["sample_id"]), model="./no-such-model")
+
+
+@pytest.mark.parametrize("arm", ["noise", "diff-mix"])
+def test_another_arm_is_expanded_verified_and_replayed(source: Path, tmp_path: Path, arm: str, ray_here: None) -> None:
+    expand(config(source, tmp_path / "out", arm__name=arm, expansion__factor=1))
+    assert verify(str(tmp_path / "out")).ok
+    snapshot = diffii.open(str(tmp_path / "out"))
+    row = snapshot.row(3)
+    assert replay(str(tmp_path / "out"), str(row["sample_id"])).identical
+    inversions = tmp_path / "out" / layout.INVERSIONS
+    if arm == "noise":
+        assert not inversions.exists() and "label_weight" not in row
+        assert (row["parent_a"], row["strength"]) == ("", 1.0)
+    else:
+        assert len(list(inversions.rglob("*.safetensors"))) == 8
+        loaded = datasets.load_dataset(str(tmp_path / "out"), split="train")
+        assert loaded.features["source_label"].names == list(snapshot.classes)
+        assert all(s != label for s, label in zip(loaded["source_label"], loaded["label"], strict=True))
+        assert {round(weight**2, 6) for weight in loaded["label_weight"]} <= {0.5, 0.7, 0.9}
+    with pytest.raises(OutputError, match=r"arm\.name: '.*' there, None now"):
+        prepare(config(source, tmp_path / "out", expansion__factor=1))

@@ -302,3 +302,63 @@ def test_the_reference_preset_is_the_published_codes_numbers_unless_set() -> Non
     assert (preset.inversion.steps, preset.generation.steps, preset.generation.guidance_scale) == (200, 25, 7.5)
     own = resolve(from_flat({"inversion.preset": "reference", "inversion.steps": 20, "backbone.model": "x"}), ("a",))
     assert own.inversion.steps == 20
+
+
+class TestArms:
+    """One plan, other beginnings."""
+
+    def test_diff_ii_is_what_it_was_before_there_were_arms(self) -> None:
+        plan = make([1, 2, 3])
+        assert not any(key.startswith("arm.") for key in plan.config.identity())
+        row = plan.row(1, 0)
+        assert row.sample_id == "32c61b8e1ce1e87cd318086c02ba5405", "the name of a published row may never change"
+        assert json.loads(row.recipe)["kind"] == "diff-ii"
+
+    def test_arms_are_told_apart_and_share_all_but_the_beginning(self) -> None:
+        ours = make([3, 4]).row(1, 2)
+        seen = {ours.sample_id}
+        for name in ("noise", "slerp", "circle", "diff-aug", "diff-mix"):
+            plan = make([3, 4], arm__name=name)
+            assert plan.config.identity()["arm.name"] == name
+            row = plan.row(1, 2)
+            seen.add(row.sample_id)
+            assert (row.seed, row.label, row.ordinal) == (ours.seed, 1, 2)
+            assert row.suffix == ("" if name in ("slerp", "circle", "diff-mix") else ours.suffix)
+        assert len(seen) == 6
+
+    def test_prompts(self) -> None:
+        def prompts(name: str) -> tuple[str, str]:
+            row = make([3, 4], arm__name=name, prompts__suffixes=["on grass"]).row(1, 0)
+            return row.plain_prompt, row.suffix_prompt
+
+        plain, suffixed = "a photo of a class 1", "a photo of a class 1 on grass"
+        assert prompts("diff-ii") == prompts("noise") == (plain, suffixed)
+        assert prompts("slerp") == prompts("circle") == prompts("diff-mix") == (plain, plain)
+        assert prompts("diff-aug") == (suffixed, suffixed)
+
+    def test_nobody_pays_for_inversions_that_are_not_used(self) -> None:
+        keys = {item.key for item in make([2, 2]).inversions()}
+        assert {item.key for item in make([2, 2], arm__name="slerp").inversions()} == keys
+        assert {item.key for item in make([2, 2], arm__name="noise").inversions()} == {""}
+        latents = {item.key for item in make([2, 2], arm__name="diff-aug").inversions()}
+        assert len(latents) == 4 and not latents & keys
+        same = make([2, 2], arm__name="diff-mix", inversion__steps=9, prompts__metaclass="car")
+        assert {item.key for item in same.inversions()} == latents, "a latent knows no prompt and no grid"
+        row = make([2, 2], arm__name="noise").row(0, 0)
+        assert (row.parent_a, row.parent_b, row.inversion_a, row.inversion_b) == ("", "", "", "")
+
+    def test_an_edit_towards_another_class_says_so(self) -> None:
+        plan = make([3, 4], arm__name="diff-mix", arm__strength=0.64, arm__gamma=0.5)
+        row = plan.row(1, 0)
+        assert (row.source_label, row.strength, row.parent_b) == (0, 0.64, "")
+        assert row.label_weight == pytest.approx(0.8)
+        assert row.inversion_a == plan.inversion_key(
+            next(image for image in plan.source.images if image.sha256 == row.parent_a)
+        )
+        assert json.loads(row.recipe) | {"source_class": "class 0", "strength": 0.64} == json.loads(row.recipe)
+
+    def test_an_unknown_arm_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"arm\.name='difii': must be one of diff-ii, noise, slerp"):
+            from_flat({"arm.name": "difii"})
+        with pytest.raises(ConfigError, match=r"arm\.strength"):
+            from_flat({"arm.strength": [0.5, 1.5]})
