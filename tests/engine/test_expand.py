@@ -278,3 +278,11 @@ def test_another_arm_is_expanded_verified_and_replayed(source: Path, tmp_path: P
         assert {round(weight**2, 6) for weight in loaded["label_weight"]} <= {0.5, 0.7, 0.9}
     with pytest.raises(OutputError, match=r"arm\.name: '.*' there, None now"):
         prepare(config(source, tmp_path / "out", expansion__factor=1))
+
+
+def test_an_expanded_data_set_is_mixed_with_its_source(source: Path, expanded: Path) -> None:
+    mixed = diffii.mix(source, diffii.open(str(expanded)), p=0.5, balanced=False)
+    images = [mixed[place] for place in range(len(mixed))]
+    assert len(images) == 8 and not mixed.soft
+    assert [label for _, label in images] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all(image.size == (32, 32) for image, _ in images)
