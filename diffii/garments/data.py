@@ -1,11 +1,12 @@
-"""The photos that ship with the package: 1000 for few-shot experiments, 2000 to measure on.
+"""The photos that ship with the package: 1000 for few-shot experiments, 300 to choose settings on, 2000 to measure on.
 
-The pool and the heldout photos come from parts of Fashion-MNIST that neither the model nor the judge was trained on.
+They share no photo, and come from parts of Fashion-MNIST that neither the model nor the judge was trained on.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,12 @@ def pool() -> PhotoSet:
 
 
 @cache
+def validation() -> PhotoSet:
+    """30 photos per class to choose settings on."""
+    return _read("validation.parquet")
+
+
+@cache
 def heldout() -> PhotoSet:
     """200 photos per class to measure on; nothing may learn from them."""
     return _read("heldout.parquet")
@@ -45,20 +52,40 @@ def export_pool(folder: Path, shots: int, seed: int = 0) -> int:
 
     Contexts are dealt evenly within a class. Raises ValueError when the pool has fewer photos than asked for.
     """
+    scenes = draw_scenes([shots] * len(CLASSES), np.random.default_rng([seed, shots]))
+    for scene in scenes:
+        (folder / CLASSES[scene.label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.pixels).save(folder / CLASSES[scene.label] / f"{scene.photo:04d}-{scene.context}.png")
+    return len(scenes)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A photo of the pool before a background: uint8 (32, 32, 3)."""
+
+    label: int
+    photo: int
+    context: str
+    pixels: np.ndarray
+
+
+def draw_scenes(counts: Sequence[int], rng: np.random.Generator, contexts: Sequence[str] = ()) -> list[Scene]:
+    """`counts[label]` scenes of every class from the pool, each photo once.
+
+    Contexts are dealt evenly within a class, unless `contexts[label]` gives all of a class's scenes one. Raises
+    ValueError when the pool has fewer photos than asked for.
+    """
     photos, names = pool(), list(CONTEXTS)
-    rng = np.random.default_rng([seed, shots])
-    count = 0
-    for label, name in enumerate(CLASSES):
+    scenes: list[Scene] = []
+    for label, count in enumerate(counts):
         rows = np.flatnonzero(photos.labels == label)
-        if not 1 <= shots <= len(rows):
+        if not 1 <= count <= len(rows):
             raise ValueError(f"the pool has {len(rows)} photos per class, so shots must be 1 to {len(rows)}")
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        deal = rng.permutation(np.resize(rng.permutation(len(names)), shots))
-        for row, context in zip(rng.permutation(rows)[:shots], deal, strict=True):
-            image = compose(photos.pixels[row], names[context], int(rng.integers(2**31)))
-            Image.fromarray(image).save(folder / name / f"{row:04d}-{names[context]}.png")
-            count += 1
-    return count
+        deal = rng.permutation(np.resize(rng.permutation(len(names)), count))
+        for row, context in zip(rng.permutation(rows)[:count], deal, strict=True):
+            name = contexts[label] if contexts else names[context]
+            scenes.append(Scene(label, int(row), name, compose(photos.pixels[row], name, int(rng.integers(2**31)))))
+    return scenes
 
 
 def _read(name: str) -> PhotoSet:

@@ -16,7 +16,7 @@ from diffii.denoise import denoise
 from diffii.garments.__main__ import main
 from diffii.garments.build.vocabulary import new_tokenizer
 from diffii.garments.catalog import CLASSES, COARSE, COARSE_OF, CONTEXTS, NOVEL, caption
-from diffii.garments.data import WEIGHTS, export_pool, heldout, pool
+from diffii.garments.data import WEIGHTS, export_pool, heldout, pool, validation
 from diffii.garments.judge import judge, load_judge
 from diffii.garments.scene import compose
 from diffii.weights import EMBEDDED_DIR
@@ -27,8 +27,9 @@ def test_the_photos_are_as_many_as_said() -> None:
     assert heldout().pixels.shape == (2000, 28, 28)
     assert np.bincount(pool().labels).tolist() == [100] * 10
     assert np.bincount(heldout().labels).tolist() == [200] * 10
-    seen = {photo.tobytes() for photo in pool().pixels}
-    assert not seen & {photo.tobytes() for photo in heldout().pixels}
+    assert np.bincount(validation().labels).tolist() == [30] * 10
+    sets = [{photo.tobytes() for photo in photos.pixels} for photos in (pool(), validation(), heldout())]
+    assert len(set().union(*sets)) == sum(map(len, sets)), "no photo is in two of them"
 
 
 def test_every_class_has_a_coarse_word_and_novel_ones_are_classes() -> None:
@@ -133,5 +134,6 @@ def test_weights_are_where_the_package_looks() -> None:
         "model",
         "judge.safetensors",
         "pool.parquet",
+        "validation.parquet",
         "heldout.parquet",
     }

@@ -14,12 +14,12 @@ import torch
 
 from diffii.garments.build import autoencoder, denoiser, judge
 from diffii.garments.build.photo_files import write_photos
-from diffii.garments.build.photos import DEBIAN_DIR, first_per_class, load, split
+from diffii.garments.build.photos import DEBIAN_DIR, first_per_class, load, next_per_class, split
 from diffii.garments.build.quality import measure
 from diffii.garments.build.ship import ship_model
 
 STEPS = ("photos", "judge", "autoencoder", "denoiser", "ship", "quality")
-POOL_PER_CLASS, HELDOUT_PER_CLASS = 100, 200
+POOL_PER_CLASS, VALIDATION_PER_CLASS, HELDOUT_PER_CLASS = 100, 30, 200
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def main() -> None:
     heldout = load("t10k", options.photos)
     if "photos" in steps:
         write_photos(first_per_class(pool, POOL_PER_CLASS), out / "pool.parquet")
+        write_photos(next_per_class(pool, POOL_PER_CLASS, VALIDATION_PER_CLASS), out / "validation.parquet")
         write_photos(first_per_class(heldout, HELDOUT_PER_CLASS), out / "heldout.parquet")
     if "judge" in steps:
         print(json.dumps(judge.train(pretraining, heldout, work / "judge.safetensors"), indent=1))

@@ -54,4 +54,9 @@ def split(train: Photos) -> tuple[Photos, Photos]:
 
 def first_per_class(photos: Photos, count: int) -> Photos:
     """The first `count` photos of every class, ordered by class."""
-    return photos.take(np.concatenate([np.flatnonzero(photos.labels == c)[:count] for c in range(10)]))
+    return next_per_class(photos, 0, count)
+
+
+def next_per_class(photos: Photos, skip: int, count: int) -> Photos:
+    """`count` photos of every class after the first `skip`, ordered by class."""
+    return photos.take(np.concatenate([np.flatnonzero(photos.labels == c)[skip : skip + count] for c in range(10)]))
