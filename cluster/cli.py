@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,6 +18,7 @@ from cluster.show import (
     print_json,
     print_sheet,
     print_status,
+    print_study,
     print_verification,
     say,
     tell,
@@ -29,6 +30,9 @@ from engine.config import Config
 from engine.defaults import with_values
 from engine.learned import Learned
 from engine.settings import load_config
+
+if TYPE_CHECKING:
+    from engine.evaluate import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -197,6 +201,66 @@ def report(
         print_json(figures)
 
 
+@app.command()
+def evaluate(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Where results and sets are kept; any fsspec URL.")],
+    protocol: Annotated[str, typer.Option(help="A task by name: garments-fewshot, garments-lt, ...")] = "",
+    shots: Annotated[int, typer.Option(min=1, help="Training images a class, of a few-shot task.")] = 5,
+    imbalance: Annotated[int, typer.Option(min=1, help="Head's share of the tail's, of a long tail.")] = 100,
+    data: Annotated[str, typer.Option(help="Where the protocol's data set is unpacked, if it is not garments.")] = "",
+    source: Annotated[str, typer.Option(help="Your own images to train on, in place of a protocol.")] = "",
+    test: Annotated[str, typer.Option(help="Your own images to measure on.")] = "",
+    validation: Annotated[str, typer.Option(help="Your own images to choose settings on.")] = "",
+    arms: Annotated[
+        str, typer.Option(help="real, mixup, cutmix, and how rows begin: see arm.name.")
+    ] = "real,noise,diff-ii",
+    classifier: Annotated[
+        str, typer.Option(help="scratch, lite0, or transformers models; several by commas.")
+    ] = "scratch",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws, generations and trainings that are reported.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; to explore, 1000 with no tuning.")] = 0,
+    tuning_seeds: Annotated[
+        int, typer.Option(min=0, help="Seeds to choose p and learning rate on; 0: usual ones.")
+    ] = 2,
+    p: Annotated[float | None, typer.Option(help="Mixing probability, instead of choosing it.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate, instead of choosing it.")] = None,
+    factor: Annotated[float | None, typer.Option(help="Synthetic images per real one.")] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    actors: Actors = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what expansion does for a classifier, against controls. What is measured already is kept."""
+    from engine.evaluate import Questions, Study
+
+    more = {} if factor is None else {"expansion.factor": factor}
+    asked = Study(
+        url=study,
+        questions=Questions(
+            protocol=protocol,
+            shots=shots,
+            imbalance=imbalance,
+            root=data,
+            source=source,
+            test=test,
+            validation=validation,
+        ),
+        arms=_names(arms),
+        classifiers=_names(classifier),
+        seeds=seeds,
+        first_seed=first_seed,
+        tuning_seeds=tuning_seeds,
+        p=p,
+        lr=lr,
+        config=load_config(config, sets or (), overrides={**_actors(actors), **more}),
+    )
+    _evaluate(asked, verbose)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -316,6 +380,20 @@ def _prepare_data_set(config: Config, verbose: bool, learn: bool = True) -> Lear
     actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
     with local_ray(actors, verbose), ProgressLine(console) as progress:
         return prepare_data_set(run, progress, learn)
+
+
+def _evaluate(study: Study, verbose: bool) -> None:
+    from cluster.local import cores, local_ray
+    from cluster.progress import ProgressLine
+    from engine.evaluate.measure import evaluate as measure
+    from engine.evaluate.publish import publish
+    from engine.evaluate.tasks import draw
+
+    draw(study.questions, study.first_seed)  # what cannot be read is said before Ray takes its seconds to start
+    count = study.config.actors.max or (cores() if _device() == "cpu" else _gpus())
+    with local_ray(count, verbose), ProgressLine(console) as progress:
+        rows = measure(study, progress)
+    print_study(publish(study, rows, say))
 
 
 def _device() -> str:

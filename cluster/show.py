@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from diffii.dataset import layout
+
+if TYPE_CHECKING:
+    from engine.evaluate.statistics import Line
 
 console = Console(stderr=True)
 """Progress and messages."""
@@ -76,6 +80,19 @@ def print_verification(found: dict[str, Any]) -> None:
             tell(f"{name:14} {', '.join(value) or 'none' if isinstance(value, list) else value}")
     for problem in found["problems"]:
         say(f"wrong: {problem}")
+
+
+def print_study(lines: Sequence[Line]) -> None:
+    """A table per figure of what `engine.evaluate.statistics.summary` found."""
+    for figure in dict.fromkeys(line.figure for line in lines):
+        shown = [line for line in lines if line.figure == figure]
+        others = sorted({other for line in shown for other in line.over}, reverse=True)
+        table = Table("classifier", "arm", f"{figure}, %", *(f"over {other}" for other in others), "seeds", box=None)
+        for line in shown:
+            over = (line.over[other].difference if other in line.over else "" for other in others)
+            table.add_row(line.classifier, line.arm, str(line.value), *over, str(line.value.seeds))
+        output.print(table)
+        tell("")
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,91 @@
+"""The sets that a study trains on: each draw's images, and what every arm makes of them.
+
+Arms of one draw share what they have in common: contexts, concepts and inversions are paid for once.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffii.dataset.history import newest_version
+from diffii.dataset.storage import Storage
+from diffii.images import encode
+from diffii.protocols.task import Task
+from engine.evaluate.study import Study
+from engine.evaluate.tasks import draw
+from engine.expand import expand
+from engine.fork import take_along
+from engine.progress import Progress
+from engine.run import prepare
+
+SETS = "sets"
+SOURCE = "source"
+
+
+class Sets:
+    """The sets of a study, by arm and seed."""
+
+    def __init__(self, study: Study, progress: Progress) -> None:
+        self._study, self._progress = study, progress
+        self._made: dict[tuple[str, int], str] = {}
+
+    def made(self, arm: str, seed: int) -> str:
+        """The URL of an arm's set of one draw, made now if it is not there. Raises what `engine.expand` raises."""
+        if (arm, seed) not in self._made:
+            self._made[arm, seed] = _made_set(self._study, arm, seed, self._progress)
+        return self._made[arm, seed]
+
+
+def _made_set(study: Study, arm: str, seed: int, progress: Progress) -> str:
+    task = draw(study.questions, seed)
+    folder = f"{Storage(study.url).url}/{SETS}/{_name(task)}/seed-{seed:04d}"
+    url = f"{folder}/{arm}-{study.set_settings(arm)}"
+    run = prepare(study.config_of(task, arm, _source(task, folder), url))
+    if run.complete:
+        return url
+    if run.history.version < 0:
+        for sibling in Storage(folder).names():
+            other = f"{folder}/{sibling}"
+            if other != url and sibling != SOURCE and newest_version(Storage(other)) >= 0:
+                take_along(run, other)
+    progress.note(f"{task.name}, seed {seed}, {arm}: {url}")
+    expand(run, progress)
+    return url
+
+
+def _name(task: Task) -> str:
+    parts = [task.name, f"{task.shots}-shot" if task.shots else "", f"if-{task.imbalance}" if task.imbalance else ""]
+    return "-".join(part for part in parts if part)
+
+
+def _source(task: Task, folder: str) -> str:
+    """The draw's training images as one Parquet file below `folder`; the URL of what holds it."""
+    Storage(folder).put_once(f"{SOURCE}/train.parquet", _parquet(task))
+    return f"{folder}/{SOURCE}"
+
+
+def _parquet(task: Task) -> bytes:
+    # A folder per class could not hold every class's name, nor a class without images.
+    images = [
+        {
+            "bytes": sample.read() if sample.pixels is None else encode(sample.pixels, "png"),
+            "path": Path(sample.where).name,
+        }
+        for sample in task.train
+    ]
+    names = {"names": list(task.classes), "_type": "ClassLabel"}
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": names}}}
+    table = pa.table(
+        {
+            "image": pa.array(images, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            "label": pa.array([sample.label for sample in task.train], pa.int64()),
+        }
+    ).replace_schema_metadata({"huggingface": json.dumps(features)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,112 @@
+"""A study: which task, arms, classifiers and seeds, and under what name each of its figures is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from diffii.arms import ARMS
+from diffii.classifiers.job import Blend
+from diffii.errors import ConfigError
+from diffii.hashing import digest
+from diffii.protocols.task import Task
+from engine.config import GROWABLE, Config
+from engine.defaults import explicit_keys, with_values
+from engine.evaluate.tasks import TUNING_SEED, Questions
+
+REAL, MIXUP, CUTMIX = "real", "mixup", "cutmix"
+BLENDS: dict[str, Blend] = {MIXUP: "mixup", CUTMIX: "cutmix"}
+NAMES = (REAL, MIXUP, CUTMIX, *ARMS)
+PROBABILITIES = (0.3, 0.5, 0.8)
+"""What a tuning tries for p."""
+USUAL_PROBABILITY = 0.5
+LONG_TAIL_PER_CLASS = 50
+"""Synthetic images that a class of a long tail gets, unless told otherwise: the rarest need most."""
+_OF_A_SEED = ("expansion.seed", "learn.seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What `evaluate` is asked to measure."""
+
+    url: str
+    """A folder, or any fsspec URL, that keeps results and the sets they were measured on."""
+    questions: Questions
+    arms: tuple[str, ...] = (REAL, "noise", "diff-ii")
+    classifiers: tuple[str, ...] = ("scratch",)
+    seeds: int = 5
+    """How many seeds are reported: seed k is draw k, concepts k, generation k and training k."""
+    first_seed: int = 0
+    """The first of them."""
+    tuning_seeds: int = 2
+    """Seeds 1000, 1001, ... on which p and learning rate are chosen; 0 chooses nothing and takes the usual ones."""
+    p: float | None = None
+    """Fixes the mixing probability, so that it is not chosen."""
+    lr: float | None = None
+    """Fixes the learning rate."""
+    config: Config = field(default_factory=Config)
+    """How sets are made; what belongs to task, arm and seed is filled in."""
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            if arm not in NAMES:
+                raise ConfigError(f"--arms {arm}: there are {', '.join(NAMES)}")
+        if not self.arms or not self.classifiers:
+            raise ConfigError("a study has at least one arm and one classifier")
+        if self.seeds < 1 or self.first_seed < 0 or self.tuning_seeds < 0:
+            raise ConfigError("--seeds must be 1 or more, --first-seed and --tuning-seeds 0 or more")
+        if self.tuning_seeds and max(self.reported) >= TUNING_SEED:
+            raise ConfigError(
+                f"seeds from {TUNING_SEED} on are for choosing settings, so they cannot be reported too: give lower "
+                "ones, or --tuning-seeds 0, which chooses nothing"
+            )
+        if self.p is not None and not 0 <= self.p <= 1:
+            raise ConfigError(f"--p {self.p}: a probability lies in [0, 1]")
+        if self.lr is not None and self.lr <= 0:
+            raise ConfigError(f"--lr {self.lr}: must be above 0")
+
+    @property
+    def reported(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    def config_of(self, task: Task, arm: str, source: str, output: str) -> Config:
+        """How the set of a task and arm is made: the study's settings with the seed's own."""
+        given = explicit_keys(self.config)
+        values: dict[str, Any] = {"source.url": source, "output.url": output, "arm.name": arm}
+        values |= dict.fromkeys(_OF_A_SEED, task.seed)
+        values |= {} if "prompts.metaclass" in given else {"prompts.metaclass": task.metaclass}
+        if task.imbalance is not None and not {"expansion.factor", "expansion.per_class", "expansion.target"} & set(
+            given
+        ):
+            values["expansion.per_class"] = LONG_TAIL_PER_CLASS
+        return with_values(self.config, values)
+
+    def set_settings(self, arm: str) -> str:
+        """Names how an arm's sets are made, whatever the seed; "" for an arm without sets."""
+        if arm not in ARMS:
+            return ""
+        config = with_values(self.config, {"arm.name": arm})
+        chosen = {**config.identity(), **{key: config.flat()[key] for key in sorted(GROWABLE)}}
+        chosen |= {"learn.concepts": config.learn.concepts}
+        return digest({key: value for key, value in chosen.items() if key not in _OF_A_SEED})[:8]
+
+    def settings(self, arm: str) -> str:
+        """Names all that makes a figure of an arm differ from another's of the same seed."""
+        fixed = {key: value for key, value in (("p", self.p), ("lr", self.lr)) if value is not None}
+        return digest(self.set_settings(arm), fixed, self.tuning_seeds > 0)[:8]
+
+    def probabilities(self, arm: str) -> tuple[float, ...]:
+        """What is tried for p."""
+        if arm == REAL:
+            return (0.0,)
+        if self.p is not None:
+            return (self.p,)
+        if not self.tuning_seeds:
+            return (USUAL_PROBABILITY,)
+        return (0.5, 1.0) if arm in BLENDS else PROBABILITIES
+
+    def learning_rates(self, tried: tuple[float, ...]) -> tuple[float, ...]:
+        """What is tried for the learning rate, of what the classifier proposes."""
+        if self.lr is not None:
+            return (self.lr,)
+        return tried if self.tuning_seeds else (tried[len(tried) // 2],)
