@@ -390,8 +390,10 @@ def _evaluate(study: Study, verbose: bool) -> None:
     from engine.evaluate.tasks import draw
 
     draw(study.questions, study.first_seed)  # what cannot be read is said before Ray takes its seconds to start
-    count = study.config.actors.max or (cores() if _device() == "cpu" else _gpus())
-    with local_ray(count, verbose), ProgressLine(console) as progress:
+    count = study.config.actors.max or max(cores() if _device() == "cpu" else _gpus(), study.config.actors.min)
+    study = dataclasses.replace(study, config=with_values(study.config, {"actors.max": count}))
+    # Trainings run beside the actors, on logical CPUs of their own.
+    with local_ray(2 * count, verbose), ProgressLine(console) as progress:
         rows = measure(study, progress)
     print_study(publish(study, rows, say))
 

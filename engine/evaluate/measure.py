@@ -46,7 +46,7 @@ def evaluate(study: Study, progress: Progress) -> list[dict[str, Any]]:
         _choose(study, rates, results, tuned, trainings, sets)
         for seed in study.reported:
             task = draw(study.questions, seed)
-            for arm, name in product(study.arms, study.classifiers):
+            for arm, name in study.pairs:
                 key = _key(study, task, arm, name)
                 if results.find(**key) is not None:
                     continue
@@ -97,7 +97,7 @@ def _choose(
     """Measure on the validation images what the reported trainings will need to know."""
     for seed in _tuning_seeds(study):
         task = draw(study.questions, seed)
-        for arm, name in product(study.arms, study.classifiers):
+        for arm, name in study.pairs:
             tried = list(product(study.probabilities(arm), rates[name]))
             reported = (_key(study, draw(study.questions, seed), arm, name) | {"seed": k} for k in study.reported)
             if len(tried) == 1 or all(results.find(**key) is not None for key in reported):
@@ -150,8 +150,8 @@ class _Trainings:
     def __init__(self, progress: Progress) -> None:
         resources = ray.cluster_resources()
         self._gpus = 1 if resources.get("GPU", 0) else 0
-        # Two CPUs of a local Ray are for its own small tasks.
-        at_once = int(resources.get("GPU", 0)) or max(1, int(resources.get("CPU", 1)) - 2)
+        # Half of the CPUs are the next expansion's, and two are for Ray's own small tasks: with none left, both wait.
+        at_once = int(resources.get("GPU", 0)) or max(1, (int(resources.get("CPU", 1)) - 2) // 2)
         self._pool = ThreadPoolExecutor(at_once)
         self._progress, self._lock = progress, threading.Lock()
         self._open: list[Future[None]] = []

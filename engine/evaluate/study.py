@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from diffii.arms import ARMS
 from diffii.classifiers.job import Blend
+from diffii.embedder_weights import LITE0
 from diffii.errors import ConfigError
 from diffii.hashing import digest
 from diffii.protocols.task import Task
@@ -64,6 +66,12 @@ class Study:
             raise ConfigError(f"--p {self.p}: a probability lies in [0, 1]")
         if self.lr is not None and self.lr <= 0:
             raise ConfigError(f"--lr {self.lr}: must be above 0")
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(arm, classifier), each that there can be: CutMix pastes pixels, and lite0 sees features alone."""
+        every = product(self.arms, self.classifiers)
+        return [pair for pair in every if pair != (CUTMIX, LITE0)]
 
     @property
     def reported(self) -> range:

@@ -144,6 +144,32 @@ def test_missing_arguments_are_named() -> None:
 
 
 @pytest.mark.slow
+def test_a_study_that_cannot_be_measured_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    done = run("evaluate", tmp_path / "study", "--protocol=garments-fewshot", "--shots=101", code=2)
+    assert done.stderr.strip() == "error: the pool has 100 photos per class, so shots must be 1 to 100"
+    done = run("evaluate", tmp_path / "study", "--protocol=garments-fewshot", "--arms=real,difii", code=2)
+    assert done.stderr.startswith("error: --arms difii: there are real, mixup, cutmix, diff-ii, noise")
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.slow
+def test_a_study_of_ones_own_images_is_measured_and_told(source: Path, tmp_path: Path) -> None:
+    held = garments(tmp_path / "held", shots=4)
+    arguments = [f"--source={source}", f"--test={held}", "--classifier=lite0", "--arms=real,circle", "--seeds=2"]
+    done = run("evaluate", tmp_path / "study", *arguments, "--tuning-seeds=0", "--factor=1", *SMALL)
+    table = done.stdout.split()
+    assert table[:5] == ["classifier", "arm", "accuracy,", "%", "over"]
+    assert {"real", "circle", "2"} <= set(table)
+    found = pq.read_table(tmp_path / "study" / "results.parquet").to_pylist()
+    assert [(row["arm"], row["seed"], row["synthetic"]) for row in found] == [
+        ("circle", 0, 12),
+        ("circle", 1, 12),
+        ("real", 0, 0),
+        ("real", 1, 0),
+    ]
+    assert not [line for line in done.stderr.splitlines() if "ray" in line.lower() or "warn" in line.lower()]
+
+
 def test_the_demo(tmp_path: Path) -> None:
     done = run("demo", "--out", tmp_path / "demo")
     sheet, page = done.stdout.strip().splitlines()[-2:]

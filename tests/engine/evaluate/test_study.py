@@ -82,6 +82,11 @@ def test_a_set_has_its_draws_seeds_and_a_long_tail_its_own_number() -> None:
     assert (own.expansion.per_class, own.expansion.target) == (None, "balanced")
 
 
+def test_every_arm_meets_every_classifier_but_cutmix_and_features() -> None:
+    pairs = study(arms=("real", "cutmix"), classifiers=("scratch", "lite0")).pairs
+    assert pairs == [("real", "scratch"), ("real", "lite0"), ("cutmix", "scratch")]
+
+
 def test_what_is_tried() -> None:
     assert study().probabilities("real") == (0.0,)
     assert study().probabilities("diff-ii") == (0.3, 0.5, 0.8)
