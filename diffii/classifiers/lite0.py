@@ -31,7 +31,7 @@ class Lite0:
     """The classifier of that name. Raises ModelError when its packages are missing."""
 
     name = LITE0
-    learning_rates = (0.03, 0.1, 0.3)
+    learning_rates = (0.003, 0.01, 0.03)
 
     def __call__(self, job: Job) -> np.ndarray:
         """Raises ConfigError for CutMix, which pastes pixels where there are features alone."""
@@ -61,8 +61,7 @@ def _train(job: Job, images: torch.Tensor, wanted: torch.Tensor, real: int) -> t
         rows = torch.from_numpy(np.where(synthetic, real + index, index))
         x, y = blend(job.blend, job.p, images[rows], wanted[rows], rng)
         for group in optimiser.param_groups:
-            # A thousand standardised features: a step of one is a step of thirty.
-            group["lr"] = 0.1 * job.lr * warm_cosine(step, STEPS)
+            group["lr"] = job.lr * warm_cosine(step, STEPS)
         loss = functional.cross_entropy(head(x), y)
         optimiser.zero_grad()
         loss.backward()

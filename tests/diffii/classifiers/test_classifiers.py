@@ -35,7 +35,7 @@ def of(images: np.ndarray, labels: np.ndarray) -> Labelled:
 
 
 def job(**more: object) -> Job:
-    return replace(Job(classes=2, real=bars(24, 0), held=bars(40, 1), lr=0.1), **more)  # pyright: ignore
+    return replace(Job(classes=2, real=bars(24, 0), held=bars(40, 1), lr=0.01), **more)  # pyright: ignore
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_augmentation_moves_and_mirrors_and_invents_nothing() -> None:
 
 
 def test_lite0_learns_and_computes_features_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = job(cache=tmp_path / "features")
+    task = job(lr=0.01, cache=tmp_path / "features")
     first = Lite0()(task)
     assert right(first, task) > 0.75
     stored = list((tmp_path / "features").iterdir())

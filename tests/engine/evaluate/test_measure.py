@@ -43,7 +43,7 @@ def test_a_study_is_measured_once_and_grows(folder: Path, ray_here: None) -> Non
         ("noise", 0, 6, 6),
     ]
     assert all(0 <= row["accuracy"] <= 100 and row["worst_group"] is None for row in rows)
-    assert (rows[1]["p"], rows[1]["lr"]) == (0.5, 0.1)
+    assert (rows[1]["p"], rows[1]["lr"]) == (0.5, 0.01)
     before = files(folder / "study")
     assert evaluate(first, Silent()) == rows
     assert files(folder / "study") == before, "what is measured is not measured again"
@@ -59,7 +59,7 @@ def test_a_study_is_measured_once_and_grows(folder: Path, ray_here: None) -> Non
 def test_settings_are_chosen_on_other_draws(folder: Path, ray_here: None) -> None:
     rows = evaluate(study(folder, arms=("noise",), tuning_seeds=1, p=0.5), Silent())
     tried = read_table((folder / "study" / "choices.parquet").read_bytes()).to_pylist()
-    assert {(row["seed"], row["lr"]) for row in tried} == {(1000, lr) for lr in (0.03, 0.1, 0.3)}
+    assert {(row["seed"], row["lr"]) for row in tried} == {(1000, lr) for lr in (0.003, 0.01, 0.03)}
     assert {row["real"] for row in tried} == {4}, "a third of three images is kept apart while choosing"
     best = max(tried, key=lambda row: row["accuracy"])
     assert rows[0]["lr"] == min(row["lr"] for row in tried if row["accuracy"] == best["accuracy"])
