@@ -343,7 +343,7 @@ def _expand(
         print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
         began = time.monotonic()
     with local_ray(actors, verbose), ProgressLine(console) as progress:
-        run_expand(run, progress, forked, metrics=metrics)
+        run_expand(run, progress, [forked] if forked else (), metrics=metrics)
     history = run.history
     kept, lost = history.kept, history.rows - history.kept
     say(

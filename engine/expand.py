@@ -5,7 +5,7 @@ Ray must be running; who started it, and where, is the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,13 @@ from engine.waves import Maker, run_waves
 def expand(
     work: Config | Run,
     progress: Progress | None = None,
-    fork: str = "",
+    forks: Sequence[str] = (),
     counters: Counters | None = None,
     metrics: Path | None = None,
 ) -> Run:
     """Expand `source.url` into `output.url`; returns when the plan is wholly decided and committed.
 
-    Takes a configuration, or the run that `prepare` made of one; `fork` is the URL of an older data set, of which is
+    Takes a configuration, or the run that `prepare` made of one; `forks` are the URLs of older data sets, of which is
     taken along what fits. What it counts can be read in `counters`, at Ray's metrics endpoint, and in the file
     `metrics` (Prometheus' text format). Waits while another driver works on the same output. Raises ConfigError,
     SourceError, ModelError or OutputError before any model loads, FencedError when another driver takes the run over.
@@ -59,7 +59,7 @@ def expand(
     progress = Counted(progress or Silent(), counters)
     run = prepare(work) if isinstance(work, Config) else work
     pool = pool_of(run.config)
-    old = Fork(run, fork) if fork else None
+    older = [Fork(run, url) for url in forks]
     if not pool.gpus:
         # Without a GPU in the cluster xformers cannot run: better said now than by an actor after a minute.
         choose(run.config.backbone.attention, torch.device("cpu"))
@@ -68,11 +68,11 @@ def expand(
     with exported(counters, metrics), driving(run.storage, progress.note) as waited:
         if waited:
             run.refresh()
-        if old:
+        for old in older:
             old.take_learned()
         settle(run, pool, progress)
         begin(run)
-        if old:
+        for old in older:
             old.take_images()
             progress.note(str(old))
         heldout = read_holdout(run)

@@ -19,7 +19,6 @@ from diffii.protocols.task import Task
 from engine.evaluate.study import Study
 from engine.evaluate.tasks import draw
 from engine.expand import expand
-from engine.fork import take_along
 from engine.progress import Progress
 from engine.run import prepare
 
@@ -48,13 +47,10 @@ def _made_set(study: Study, arm: str, seed: int, progress: Progress) -> str:
     run = prepare(study.config_of(task, arm, _source(task, folder), url))
     if run.complete:
         return url
-    if run.history.version < 0:
-        for sibling in Storage(folder).names():
-            other = f"{folder}/{sibling}"
-            if other != url and sibling != SOURCE and newest_version(Storage(other)) >= 0:
-                take_along(run, other)
+    siblings = [f"{folder}/{name}" for name in Storage(folder).names() if name != SOURCE]
+    begun = [other for other in siblings if other != url and newest_version(Storage(other)) >= 0]
     progress.note(f"{task.name}, seed {seed}, {arm}: {url}")
-    expand(run, progress)
+    expand(run, progress, begun if run.history.version < 0 else ())
     return url
 
 

@@ -111,14 +111,14 @@ def test_a_fork_takes_inversions_and_concepts_along(
     source: Path, expanded: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     out, heard = tmp_path / "new", Heard()
-    assert expand(config(source, out, generation__split=0.9), heard, fork=str(expanded[0])).complete
+    assert expand(config(source, out, generation__split=0.9), heard, forks=[str(expanded[0])]).complete
     assert heard.stages == ["generate"]
     old, new = load_run(str(expanded[0])), load_run(str(out))
     assert new.plan.learned == old.plan.learned
     assert verify(str(out)).digest != verify(str(expanded[0])).digest
     heard = Heard()
     third = config(source, tmp_path / "third", learn__steps=2, captions__limit=2)
-    assert expand(third, heard, fork=str(expanded[0])).complete
+    assert expand(third, heard, forks=[str(expanded[0])]).complete
     assert heard.stages == ["learn", "invert", "generate"], "captions fit, concepts do not"
     assert len(load_run(str(tmp_path / "third")).plan.learned.suffixes) == 2
     there = {path.name for path in (expanded[0] / layout.INVERSIONS).rglob("*.safetensors")}
