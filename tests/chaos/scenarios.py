@@ -35,7 +35,9 @@ SETTINGS = [
     "generation.micro_batch=4",
     "commit.chunk_size=4",
     "output.shard_rows=8",
-    "expansion.factor=16",
+    "expansion.factor=24",
+    # One wave: each begins with loading the model, and refilling is what the simulation does thousands of times.
+    "expansion.max_attempts=1",
     *(f"{key}={json.dumps(value)}" for key, value in PLAIN.items() if key != "dedup.embedder"),
 ]
 """Three steps give smears, many of them near-copies: what is rejected is part of what must come out alike."""
@@ -93,7 +95,7 @@ def memory(place: Place, seed: int) -> Tally:
 
 def disk(place: Place, seed: int) -> Tally:
     """A disk that runs full, again and again, and is given some more room each time. Needs the right to mount."""
-    tally, out, room = Tally(trouble="disk", seed=seed), place.folder / f"disk-{seed}", 300 + 20 * (seed % 10)
+    tally, out, room = Tally(trouble="disk", seed=seed), place.folder / f"disk-{seed}", 400 + 20 * (seed % 10)
     with _small_disk(out, room) as resize, Reader(str(out)) as reader:
         for part in (layout.INVERSIONS, layout.SIGNATURES):
             shutil.copytree(place.quiet / part, out / part)
