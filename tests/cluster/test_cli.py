@@ -70,7 +70,9 @@ def test_again_says_complete_and_does_nothing(
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.parametrize("moment", [pytest.param("inverting", marks=pytest.mark.slow), "generating", "committing"])
+@pytest.mark.parametrize(
+    "moment", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("inverting", "generating")), "committing"]
+)
 def test_a_killed_driver_is_taken_over(
     source: Path,
     quiet: tuple[Path, subprocess.CompletedProcess[str]],
@@ -170,6 +172,7 @@ def test_a_study_of_ones_own_images_is_measured_and_told(source: Path, tmp_path:
     assert not [line for line in done.stderr.splitlines() if "ray" in line.lower() or "warn" in line.lower()]
 
 
+@pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     done = run("demo", "--out", tmp_path / "demo")
     sheet, page = done.stdout.strip().splitlines()[-2:]

@@ -124,6 +124,7 @@ def test_again_does_nothing(source: Path, expanded: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_growing_makes_the_new_rows_only_and_equals_the_straight_way(
     source: Path, tmp_path: Path, ray_here: None
 ) -> None:

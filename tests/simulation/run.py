@@ -19,7 +19,7 @@ from tests.simulation.drivers import URL, Duel, Reader, drive
 from tests.simulation.parquet import remembered
 from tests.simulation.world import Crash, Faults, World, calm, sleep
 
-SHORT, LONG = (1.0, 2.0, 3.0), (2.0, 3.0, 5.0)
+SHORT, LONG = (1.0, 2.0), (2.0, 3.0, 5.0)
 """Growth of a life: each a prefix of these factors. Most lives are short, so that there can be many."""
 SHAPES = ((3, 5), (2, 3), (5, 4), (1, 7))
 """(chunk_size, shard_rows)."""
@@ -45,7 +45,8 @@ def live(seed: int) -> Life:
     world = World(seed)
     draw = world.draw
     settings = _settings(*draw.choice(SHAPES))
-    targets = (LONG if draw.random() < 0.1 else SHORT)[: draw.randint(1, len(SHORT))]
+    course = LONG if draw.random() < 0.05 else SHORT
+    targets = course[: draw.randint(1, len(course))]
     reader, life = Reader(world), Life(seed)
     for factor in targets:
         world.faults = _faults(world)
