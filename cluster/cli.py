@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from cluster import jobs
 from cluster.show import (
-    console,
-    duration,
     print_estimate,
     print_json,
-    print_sheet,
     print_status,
-    print_study,
     print_verification,
     say,
     tell,
@@ -26,13 +22,8 @@ from cluster.show import (
 from diffii import __version__
 from diffii.dataset import layout
 from diffii.errors import DiffiiError
-from engine.config import Config
 from engine.defaults import with_values
-from engine.learned import Learned
 from engine.settings import load_config
-
-if TYPE_CHECKING:
-    from engine.evaluate import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,8 +55,8 @@ def demo(
 
     source = demo_source(out)
     overrides = {"source.url": str(source), "output.url": str(out), **_actors(actors)}
-    _expand(load_config(defaults=DEMO, overrides=overrides), verbose, estimated=True)
-    _report(str(out))
+    jobs.expand(load_config(defaults=DEMO, overrides=overrides), verbose, estimated=True)
+    jobs.report(str(out))
 
 
 @app.command()
@@ -77,13 +68,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what an expansion will make and cost; measures speed for a few seconds, writes nothing."""
-    from cluster.local import cores
     from engine.estimate import estimate
 
     settings = load_config(config, sets or (), overrides={"source.url": source, **_actors(actors)})
-    device = _device()
-    count = settings.actors.max or (cores() if device == "cpu" else _gpus())
-    found = estimate(settings, count, device)
+    found = estimate(settings, jobs.actors(settings), jobs.device())
     if as_json:
         print_json(dataclasses.asdict(found))
     else:
@@ -115,7 +103,7 @@ def expand(
     old = ""
     if fork is not None:
         old, settings = settings.output.url, with_values(settings, {"output.url": fork})
-    _expand(settings, verbose, forked=old, metrics=metrics)
+    jobs.expand(settings, verbose, forked=old, metrics=metrics)
 
 
 @app.command()
@@ -129,7 +117,7 @@ def learn(
 ) -> None:
     """Learn a concept for every class (tokens and a LoRA), for OUT to be expanded with. `expand` does it too."""
     settings = load_config(config, sets or (), overrides={"source.url": source, "output.url": out, **_actors(actors)})
-    learned = _prepare_data_set(settings, verbose)
+    learned = jobs.prepare(settings, verbose)
     if not learned.concepts:
         say("learn.concepts is off: classes are named by words")
         return
@@ -148,7 +136,7 @@ def caption(
     """Find what the images show besides their subjects, for OUT's prompts to end with. `expand` does it too."""
     overrides = {"source.url": source, "output.url": out, **_actors(actors)}
     settings = load_config(config, sets or (), overrides=overrides)
-    learned = _prepare_data_set(settings, verbose, learn=False)
+    learned = jobs.prepare(settings, verbose, learn=False)
     for suffix, count in Counter(learned.suffixes).most_common():
         tell(f"{suffix}  ({count} images)" if count > 1 else suffix)
 
@@ -196,7 +184,7 @@ def report(
 ) -> None:
     """How good the images are: one page with pictures, angles, losses and figures, and the figures as JSON."""
     options = {"source": source, "embedder": embedder, "clip": clip, "images": images, "seed": seed}
-    figures = _report(out, to, not as_json, **options)
+    figures = jobs.report(out, to, not as_json, **options)
     if as_json:
         print_json(figures)
 
@@ -254,7 +242,7 @@ def evaluate(
         lr=lr,
         config=load_config(config, sets or (), overrides={**_actors(actors), **more}),
     )
-    _evaluate(asked, verbose)
+    jobs.evaluate(asked, verbose)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -311,103 +299,6 @@ def main() -> None:
     except KeyboardInterrupt:
         say("\nstopped; the same command goes on from here")
         sys.exit(130)
-
-
-def _expand(
-    config: Config,
-    verbose: bool,
-    estimated: bool = False,
-    forked: str = "",
-    metrics: Path | None = None,
-) -> None:
-    from cluster.local import cores, local_ray
-    from cluster.progress import ProgressLine
-    from engine.expand import expand as run_expand
-    from engine.fork import Fork
-    from engine.publish import publish_missing
-    from engine.run import prepare
-
-    began = time.monotonic()
-    run = prepare(config)  # what cannot work is said before Ray takes its seconds to start
-    if forked:
-        Fork(run, forked)  # so is this
-    if run.complete and not config.dedup.holdout:
-        publish_missing(run)
-        say(f"{run.storage.url} is complete: nothing to do")
-        print_sheet(run.storage.url)
-        return
-    actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
-    if estimated:
-        from engine.estimate import estimate
-
-        print_estimate(dataclasses.asdict(estimate(config, actors, _device(), run)))
-        began = time.monotonic()
-    with local_ray(actors, verbose), ProgressLine(console) as progress:
-        run_expand(run, progress, [forked] if forked else (), metrics=metrics)
-    history = run.history
-    kept, lost = history.kept, history.rows - history.kept
-    say(
-        f"{kept} images in {len(history.shards)} shards"
-        + (f", {lost} lost (diffii status says why)" if lost else "")
-        + f", {duration(time.monotonic() - began)}"
-    )
-    print_sheet(run.storage.url)
-
-
-def _report(out: str, to: Path | None = None, told: bool = True, **options: Any) -> dict[str, Any]:
-    from engine.report.report import report_of, save_report, write_report
-
-    run, made = report_of(out, **options)
-    if to is not None:
-        save_report(made, to)
-    where = str(to) if to is not None else write_report(made, run)
-    if told:
-        tell(where)
-    return made.figures
-
-
-def _prepare_data_set(config: Config, verbose: bool, learn: bool = True) -> Learned:
-    """What comes before the plan, alone: captions, and concepts if `learn`."""
-    from cluster.local import cores, local_ray
-    from cluster.progress import ProgressLine
-    from engine.expand import prepare_data_set
-    from engine.run import prepare
-
-    run = prepare(config)
-    if run.history.version >= 0:
-        say(f"{run.storage.url} is begun: what it was begun with stays")
-        return run.plan.learned
-    actors = config.actors.max or (max(cores(), config.actors.min) if _device() == "cpu" else _gpus())
-    with local_ray(actors, verbose), ProgressLine(console) as progress:
-        return prepare_data_set(run, progress, learn)
-
-
-def _evaluate(study: Study, verbose: bool) -> None:
-    from cluster.local import cores, local_ray
-    from cluster.progress import ProgressLine
-    from engine.evaluate.measure import evaluate as measure
-    from engine.evaluate.publish import publish
-    from engine.evaluate.tasks import draw
-
-    draw(study.questions, study.first_seed)  # what cannot be read is said before Ray takes its seconds to start
-    count = study.config.actors.max or max(cores() if _device() == "cpu" else _gpus(), study.config.actors.min)
-    study = dataclasses.replace(study, config=with_values(study.config, {"actors.max": count}))
-    # Trainings run beside the actors, on logical CPUs of their own.
-    with local_ray(2 * count, verbose), ProgressLine(console) as progress:
-        rows = measure(study, progress)
-    print_study(publish(study, rows, say))
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _gpus() -> int:
-    import torch
-
-    return max(1, torch.cuda.device_count())
 
 
 def _actors(count: int | None) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""What commands do on this machine: find out what it has, start a Ray of their own, work, and say what came of it.
+
+Ray and torch are imported when they are needed: `diffii --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.show import console, duration, print_estimate, print_sheet, print_study, say, tell
+from engine.config import Config
+from engine.defaults import with_values
+from engine.learned import Learned
+
+if TYPE_CHECKING:
+    from engine.evaluate import Study
+
+
+def expand(
+    config: Config, verbose: bool, estimated: bool = False, forked: str = "", metrics: Path | None = None
+) -> None:
+    """Expand, and say what came of it; nothing to do is said without a Ray. `forked`: an older output to take from."""
+    from cluster.local import local_ray
+    from cluster.progress import ProgressLine
+    from engine.expand import expand as run_expand
+    from engine.fork import Fork
+    from engine.publish import publish_missing
+    from engine.run import prepare as prepare_run
+
+    began = time.monotonic()
+    run = prepare_run(config)  # what cannot work is said before Ray takes its seconds to start
+    if forked:
+        Fork(run, forked)  # so is this
+    if run.complete and not config.dedup.holdout:
+        publish_missing(run)
+        say(f"{run.storage.url} is complete: nothing to do")
+        print_sheet(run.storage.url)
+        return
+    count = actors(config)
+    if estimated:
+        from engine.estimate import estimate
+
+        print_estimate(dataclasses.asdict(estimate(config, count, device(), run)))
+        began = time.monotonic()
+    with local_ray(count, verbose), ProgressLine(console) as progress:
+        run_expand(run, progress, [forked] if forked else (), metrics=metrics)
+    history = run.history
+    kept, lost = history.kept, history.rows - history.kept
+    say(
+        f"{kept} images in {len(history.shards)} shards"
+        + (f", {lost} lost (diffii status says why)" if lost else "")
+        + f", {duration(time.monotonic() - began)}"
+    )
+    print_sheet(run.storage.url)
+
+
+def report(out: str, to: Path | None = None, told: bool = True, **options: Any) -> dict[str, Any]:
+    """Write the report and name it; the figures."""
+    from engine.report.report import report_of, save_report, write_report
+
+    run, made = report_of(out, **options)
+    if to is not None:
+        save_report(made, to)
+    where = str(to) if to is not None else write_report(made, run)
+    if told:
+        tell(where)
+    return made.figures
+
+
+def prepare(config: Config, verbose: bool, learn: bool = True) -> Learned:
+    """What comes before the plan, alone: captions, and concepts if `learn`."""
+    from cluster.local import local_ray
+    from cluster.progress import ProgressLine
+    from engine.expand import prepare_data_set
+    from engine.run import prepare as prepare_run
+
+    run = prepare_run(config)
+    if run.history.version >= 0:
+        say(f"{run.storage.url} is begun: what it was begun with stays")
+        return run.plan.learned
+    count = actors(config)
+    with local_ray(count, verbose), ProgressLine(console) as progress:
+        return prepare_data_set(run, progress, learn)
+
+
+def evaluate(study: Study, verbose: bool) -> None:
+    """Measure what is not measured yet, and print the table."""
+    from cluster.local import local_ray
+    from cluster.progress import ProgressLine
+    from engine.evaluate.measure import evaluate as measure
+    from engine.evaluate.publish import publish
+    from engine.evaluate.tasks import draw
+
+    draw(study.questions, study.first_seed)  # what cannot be read is said before Ray takes its seconds to start
+    count = actors(study.config)
+    study = dataclasses.replace(study, config=with_values(study.config, {"actors.max": count}))
+    # Trainings run beside the actors, on logical CPUs of their own.
+    with local_ray(2 * count, verbose), ProgressLine(console) as progress:
+        rows = measure(study, progress)
+    print_study(publish(study, rows, say))
+
+
+def actors(config: Config) -> int:
+    """How many actors a run has room for here: as configured, else one per GPU, or one per core without any."""
+    from cluster.local import cores
+
+    return config.actors.max or max(cores() if device() == "cpu" else gpus(), config.actors.min)
+
+
+def device() -> str:
+    """`cuda` or `cpu`, of this machine."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
