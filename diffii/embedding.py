@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
-from diffii.embedder_weights import LITE0, lite0_weights, missing_lite0
+from diffii.embedder_weights import KEY, LITE0, lite0_weights, missing_lite0
 from diffii.errors import ModelError
 from diffii.invert import fixed_batches
 from diffii.model_checks import one_line
@@ -51,10 +51,10 @@ class Embedder:
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
     @classmethod
-    def load(cls, name: str, micro_batch: int, device: str | None = None) -> Embedder:
+    def load(cls, name: str, micro_batch: int, device: str | None = None, key: str = KEY) -> Embedder:
         """Load `lite0`, or a `transformers` vision model by hub id or directory (safetensors only).
 
-        Raises ModelError when packages or weights are missing, naming what to install or give.
+        Raises ModelError when packages or weights are missing, naming `key` and what to install or give.
         """
         if micro_batch < 1:
             raise ValueError(f"a micro-batch has at least one row, got {micro_batch}")
@@ -62,8 +62,8 @@ class Embedder:
         if name == LITE0:
             # The official EfficientNet-lite is trained on (x - 127) / 128, not on ImageNet's mean and deviation.
             mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-            return cls(LITE0, _lite0(where), _lite0_edge, mean, std, micro_batch, where)
-        features, edge, mean, std = _transformers(name, where)
+            return cls(LITE0, _lite0(where, key), _lite0_edge, mean, std, micro_batch, where)
+        features, edge, mean, std = _transformers(name, where, key)
         return cls(name, features, lambda _: edge, mean, std, micro_batch, where)
 
     @torch.inference_mode()
@@ -99,12 +99,12 @@ class Embedder:
 # -- the offline default ----------------------------------------------------------------------------------------------
 
 
-def _lite0(device: torch.device) -> Features:
+def _lite0(device: torch.device, key: str) -> Features:
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise missing_lite0(error.name) from error
-    state = torch.load(lite0_weights(), map_location="cpu", weights_only=True)
+        raise missing_lite0(error.name, key) from error
+    state = torch.load(lite0_weights(key), map_location="cpu", weights_only=True)
     networks: dict[int, Any] = {}
 
     def features(x: Tensor) -> Tensor:
@@ -126,7 +126,9 @@ def _lite0_edge(size: int) -> int:
 # -- models of transformers -------------------------------------------------------------------------------------------
 
 
-def _transformers(name: str, device: torch.device) -> tuple[Features, int, tuple[float, ...], tuple[float, ...]]:
+def _transformers(
+    name: str, device: torch.device, key: str
+) -> tuple[Features, int, tuple[float, ...], tuple[float, ...]]:
     from transformers import AutoModel
 
     try:
@@ -135,13 +137,13 @@ def _transformers(name: str, device: torch.device) -> tuple[Features, int, tuple
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(
-            f"dedup.embedder: {name} does not load as a transformers vision model from safetensors: "
+            f"{key}: {name} does not load as a transformers vision model from safetensors: "
             f"{one_line(error)}. Give a directory or a hub id, or {LITE0}, which needs no network"
         ) from error
     missing = set(report["missing_keys"])
     pooler = {key for key in missing if "pooler" in key}
     if missing - pooler:
-        raise ModelError(f"dedup.embedder: {name} is incomplete: it has no {', '.join(sorted(missing - pooler)[:3])}")
+        raise ModelError(f"{key}: {name} is incomplete: it has no {', '.join(sorted(missing - pooler)[:3])}")
     model = model.eval().requires_grad_(False).to(device)
     settings = _processor(name)
     mean = tuple(settings.get("image_mean") or (0.485, 0.456, 0.406))

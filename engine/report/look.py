@@ -24,11 +24,14 @@ Fits = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 """The same of images and a text each."""
 
 
-def look(run: Run, sample: Sample, embedder: str, clip: str, device: str | None) -> Measured:
-    """What the models say of a sample. Raises ModelError when one cannot be loaded, SourceError for a lost image."""
+def look(run: Run, sample: Sample, embedder: str, key: str, clip: str, device: str | None) -> Measured:
+    """What the models say of a sample; `key` asked for the embedder.
+
+    Raises ModelError when one cannot be loaded, SourceError for a lost image.
+    """
     from diffii.embedding import Embedder
 
-    model = Embedder.load(embedder, _BATCH, device)
+    model = Embedder.load(embedder, _BATCH, device, key)
     names, fits = _judge(run), _clip(clip, device)
     snapshot = Snapshot(run.storage, run.history)
     edge = snapshot.image(0).width

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffii.dataset import layout
-from diffii.embedder_weights import LITE0, embedder_digest
+from diffii.embedder_weights import KEY, LITE0, embedder_digest
 from diffii.errors import OutputError
 from engine.config import OFF
 from engine.report.angles import Outcomes, outcomes
@@ -49,11 +49,12 @@ def report(
         raise ValueError(f"a report measures at least two images, got {images}")
     run = replace(run, source=replace(run.source, url=_source_url(run, source)))
     configured = run.config.dedup.embedder
+    key = "--embedder" if embedder else KEY
     embedder = embedder or (LITE0 if configured == OFF else configured)
     sample = draw(run, images, seed)
     told = outcomes(run, sample)
     pictures = sheets(run, sample)
-    every, each = figures(look(run, sample, embedder, clip, device), len(run.source.classes))
+    every, each = figures(look(run, sample, embedder, key, clip, device), len(run.source.classes))
     facts = Facts(
         run=run,
         sample=sample,
@@ -62,7 +63,7 @@ def report(
         sheets=pictures,
         every=every,
         each=each,
-        provenance=provenance(run, embedder, embedder_digest(embedder), clip),
+        provenance=provenance(run, embedder, embedder_digest(embedder, key), clip),
         licences=licences(run),
     )
     return Report(render(facts), _as_json(run, sample, seed, embedder, told, every, each, facts.provenance))

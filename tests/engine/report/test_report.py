@@ -23,7 +23,7 @@ from diffii.clip_score import ClipScore
 from diffii.dataset import layout
 from diffii.dataset.history import History
 from diffii.dataset.storage import Storage
-from diffii.errors import OutputError, SourceError
+from diffii.errors import ModelError, OutputError, SourceError
 from diffii.garments.catalog import CLASSES
 from diffii.garments.judge import judge, load_judge
 from engine.expand import expand
@@ -267,3 +267,8 @@ def test_small_pictures_stay_as_they_are_and_large_ones_shrink(edge: int, kind: 
     assert (head, opened.size) == (f"data:image/{kind}", (shown, shown))
     if kind == "png":
         assert np.array_equal(np.asarray(opened), np.asarray(image))
+
+
+def test_a_wrong_embedder_is_named_by_its_option(out: Path) -> None:
+    with pytest.raises(ModelError, match=r"--embedder: \./nowhere is not the directory of a transformers model"):
+        report_of(str(out), embedder="./nowhere")
