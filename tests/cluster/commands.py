@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,15 +39,18 @@ def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
 
 def kill_when(command: list[str], sign: Callable[[], bool]) -> None:
     """Start a command, SIGKILL it once `sign` is true, and wait until its Ray's workers are gone with it."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not sign():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        deadline = time.monotonic() + 120
+        while not sign():
+            if process.poll() is not None:
+                said.seek(0)
+                raise AssertionError(f"it ended before it could be killed: {said.read().decode()[-3000:]}")
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
     psutil.wait_procs([child for child in family if "ray::" in " ".join(_command(child))], timeout=20)
 
 

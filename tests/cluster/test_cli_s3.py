@@ -28,7 +28,7 @@ def test_a_bucket_is_as_good_as_a_disk(s3_url: str, tmp_path: Path) -> None:
     out, disk = f"{s3_url}/out", tmp_path / "out"
 
     def committing() -> bool:
-        return len(Storage(out).names(layout.LOG)) > 2
+        return len(Storage(out).find(layout.LOG)) > 2
 
     kill_when(diffii("expand", f"{s3_url}/source", out, *settings), committing)
     assert not verify(out).ok
