@@ -124,9 +124,10 @@ class Plan:
 
     def _runs(self, wave: WaveEntry, first: int, last: int) -> Iterator[tuple[int, range]]:
         """Rows [first, last) of a wave as (label, consecutive ordinals), in plan order."""
-        if not 0 <= first < last <= self.row_count(wave):
-            raise IndexError(f"rows {first}..{last} of a wave of {self.row_count(wave)}")
         starts, stops = np.array(wave.starts), np.array(wave.stops)
+        total = int((stops - starts).sum())
+        if not 0 <= first < last <= total:
+            raise IndexError(f"rows {first}..{last} of a wave of {total}")
         left = last - first
         turn, position = self._find_pass(starts, stops, first)
         while True:
