@@ -45,28 +45,28 @@ class Folder:
 
     def __init__(self, url: str, layout: Layout) -> None:
         self.layout = layout
+        self._names: dict[str, set[str]] = {}
         try:
             self._storage = Storage(url)
-            inner = Storage(f"{url.rstrip('/')}/{layout.folder}")
         except OutputError as error:
             raise SourceError(str(error)) from error
-        if not self._there(self._storage, layout.marker):
-            if not self._there(inner, layout.marker):
+        given = self._storage.url
+        self.url = given if self.has(layout.marker) else f"{given}/{layout.folder}"
+        if self.url != given:
+            self._storage = Storage(self.url)
+            self._names.clear()
+            if not self.has(layout.marker):
                 raise SourceError(
-                    f"{self._storage.url}: neither {layout.marker} nor {layout.folder}/{layout.marker} is there; "
+                    f"{given}: neither {layout.marker} nor {layout.folder}/{layout.marker} is there; "
                     f"give the folder that {layout.unpack} was unpacked in"
                 )
-            self._storage = inner
-        self.url = self._storage.url
-        self._names: dict[str, set[str]] = {}
-
-    @staticmethod
-    def _there(storage: Storage, name: str) -> bool:
-        folder, _, file = name.rpartition("/")
-        return file in storage.names(folder)
 
     def has(self, name: str) -> bool:
-        return self._there(self._storage, name)
+        """Whether this file is there. A folder is listed once: a data set has thousands of images in one."""
+        folder, _, file = name.rpartition("/")
+        if folder not in self._names:
+            self._names[folder] = set(self._storage.names(folder))
+        return file in self._names[folder]
 
     def lines(self, name: str) -> list[str]:
         """The lines of a UTF-8 text that are not empty."""
@@ -107,7 +107,7 @@ class Folder:
     def samples(self, rows: Iterable[tuple[str, int, int]]) -> tuple[Sample, ...]:
         """(file below the folder, label, group) -> samples; every file must be there."""
         found = list(rows)
-        missing = [name for name, _, _ in found if not self._listed(name)]
+        missing = [name for name, _, _ in found if not self.has(name)]
         if missing:
             more = f", as are {len(missing) - 1} other images that are listed" if len(missing) > 1 else ""
             raise self.wrong(missing[0], f"is missing{more}")
@@ -115,12 +115,6 @@ class Folder:
 
     def wrong(self, name: str, what: str) -> SourceError:
         return SourceError(f"{self.url}/{name} {what}; unpack {self.layout.unpack} again")
-
-    def _listed(self, name: str) -> bool:
-        folder, _, file = name.rpartition("/")
-        if folder not in self._names:
-            self._names[folder] = set(self._storage.names(folder))
-        return file in self._names[folder]
 
     def _read(self, name: str) -> bytes:
         data = self._storage.read_or_none(name)

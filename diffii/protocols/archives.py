@@ -110,15 +110,13 @@ def read_cars(folder: Folder) -> Archive:
 def read_pets(folder: Folder) -> Archive:
     """annotations/{trainval,test}.txt: image, class, species, breed; images below `images`. A class is named as its
     images are, without their number."""
-    tables = {
-        part: folder.table(f"annotations/{name}.txt", 4) for part, name in (("train", "trainval"), ("test", "test"))
-    }
     names: dict[int, str] = {}
     parts = {}
-    for part, rows in tables.items():
+    for part, listed in (("train", "trainval"), ("test", "test")):
+        name = f"annotations/{listed}.txt"
         found = []
-        for image, number, _, _ in rows:
-            label = folder.number(f"annotations/{part}.txt", number) - 1
+        for image, number, _, _ in folder.table(name, 4):
+            label = folder.number(name, number) - 1
             names.setdefault(label, image.rpartition("_")[0])
             found.append((f"images/{image}.jpg", label, 0))
         parts[part] = folder.samples(found)

@@ -23,7 +23,7 @@ def picture(path: Path, value: int) -> None:
 
 
 def cub(root: Path, trains: int = 13, tests: int = 2) -> Path:
-    """`trains` and `tests` images of each of four classes, with tabs of the archive's own: single spaces."""
+    """`trains` and `tests` images of each of four classes; columns stand one space apart, as in the archive."""
     folder = root / "CUB_200_2011"
     images, labels, splits = [], [], []
     number = 0
