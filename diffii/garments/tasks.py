@@ -14,6 +14,7 @@ from diffii.errors import ConfigError
 from diffii.garments.catalog import CLASSES, CONTEXTS, NOVEL
 from diffii.garments.data import PhotoSet, Scene, draw_scenes, heldout, validation
 from diffii.garments.scene import compose
+from diffii.protocols.splits import partition
 from diffii.protocols.task import Sample, Task
 
 FEW_SHOT, LONG_TAIL, OUT_OF_DISTRIBUTION = "garments-fewshot", "garments-lt", "garments-ood"
@@ -49,11 +50,7 @@ def long_tail(imbalance: int, seed: int) -> Task:
     counts = np.empty(len(CLASSES), np.int64)
     counts[order] = [tail_count(rank, imbalance) for rank in range(len(CLASSES))]
     scenes = _draw(counts.tolist(), rng)
-    partitions = {
-        "many": tuple(np.flatnonzero(counts >= MANY).tolist()),
-        "medium": tuple(np.flatnonzero((counts < MANY) & (counts >= FEW)).tolist()),
-        "few": tuple(np.flatnonzero(counts < FEW).tolist()),
-    }
+    partitions = partition(counts.tolist(), above=MANY - 1, below=FEW)
     rules = (
         f"n(rank) = max(int({HEAD} * {imbalance} ** (-rank / {len(CLASSES) - 1})), 1); ranks are drawn.",
         f"Many: {MANY} images or more; few: fewer than {FEW}.",

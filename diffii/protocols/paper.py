@@ -152,13 +152,14 @@ def _long_tail(
 
 
 def _halves(archive: Archive, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """All images of Oxford Flowers, whose published parts give every class ten images to train on: no tail fits."""
-    every = tuple(sample for samples in archive.parts.values() for sample in samples)
-    every = tuple(sorted(every, key=lambda sample: sample.where))
+    """(to train on, to measure on): half of each class's images, out of all the published parts.
+
+    As published, Oxford Flowers gives every class ten images to train on, and no long tail fits into ten.
+    """
+    every = sorted((sample for samples in archive.parts.values() for sample in samples), key=lambda one: one.where)
     rows = shuffled_classes([sample.label for sample in every], len(archive.classes), seed)
-    return _take(every, [order[: len(order) // 2] for order in rows]), _take(
-        every, [order[len(order) // 2 :] for order in rows]
-    )
+    train = _take(every, [order[: len(order) // 2] for order in rows])
+    return train, _take(every, [order[len(order) // 2 :] for order in rows])
 
 
 def _waterbird(name: str, root: str, shots: int, seed: int, counts: Counts | str | None) -> Task:
