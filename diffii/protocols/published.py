@@ -1,6 +1,6 @@
 """What the paper and others measured on these tasks, in percent: to stand beside our own figures (method.md section 2).
 
-ResNet-50 unless said otherwise, best epoch on the test set, as those papers report.
+The papers' are of a ResNet-50 at its best epoch on the test set; a leaderboard does not say what it measured with.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from diffii.protocols.task import Published
 
 _LEADERBOARD = "leaderboard named in the project's seed"
+_UNSAID = "classifier not said"
 _FEW_SHOT_SETS = ("cub-fewshot", "aircraft-fewshot", "pet-fewshot", "car-fewshot")
 _FEW_SHOT: dict[int, dict[str, tuple[float, float, float, float]]] = {
     5: {
@@ -66,5 +67,8 @@ def published(name: str, setting: int) -> tuple[Published, ...]:
         rows = _OUT_OF_DISTRIBUTION
         found = [Published(method=method, accuracy=value, metric="average") for method, value in rows.items()]
     more = _MORE.get((name, setting), ())
-    found += [Published(method="Diff-II", accuracy=a, metric=metric, source=_LEADERBOARD) for a, metric in more]
+    found += [
+        Published(method="Diff-II", accuracy=value, metric=metric, classifier=_UNSAID, source=_LEADERBOARD)
+        for value, metric in more
+    ]
     return tuple(found)

@@ -35,7 +35,9 @@ def test_few_shots(name: str, shots: int, tmp_path: Path) -> None:
     places = [sample.where for sample in (*task.train, *task.validation, *task.test)]
     assert len(set(places)) == len(places)
     assert all(sample.image().size == (6, 4) for sample in (*task.train, *task.test))
-    assert [one.method for one in task.published if one.source.startswith("Diff-II")][-1] == "Diff-II"
+    papers = [one for one in task.published if one.source.startswith("Diff-II")]
+    assert papers[-1].method == "Diff-II" and {one.classifier for one in papers} == {"ResNet-50"}
+    assert {one.classifier for one in task.published if one not in papers} <= {"classifier not said"}
 
 
 @pytest.mark.parametrize("name", MAKERS)
