@@ -58,7 +58,7 @@ class Published:
     """Percent."""
     classifier: str = "ResNet-50"
     metric: str = "accuracy"
-    """`accuracy`: over the whole test set; else the name of a partition."""
+    """`accuracy`: over the whole test set; `average`: over its groups, each counted once; else a partition's name."""
     source: str = "Diff-II, CVPR 2025"
 
 

@@ -13,8 +13,9 @@ from diffii.dataset.tables import read_table, write_table
 from diffii.errors import OutputError
 
 KEY = ("task", "arm", "shots", "imbalance", "classifier", "seed", "settings")
-FIGURES = ("accuracy", "worst_group", "few", "novel", "many", "medium", "base")
-"""Percent; empty where a task does not tell them apart."""
+FIGURES = ("accuracy", "worst_group", "few", "novel", "many", "medium", "base", "group_average")
+"""Percent; empty where a task does not tell them apart, and `group_average` where groups are of one size, so that it is
+the accuracy. New ones come last: what was measured before they were there is still read."""
 RESULTS = pa.schema(
     [("task", pa.string()), ("arm", pa.string()), ("shots", pa.int64()), ("imbalance", pa.int64())]
     + [("classifier", pa.string()), ("seed", pa.int64())]
@@ -23,7 +24,7 @@ RESULTS = pa.schema(
     + [("seconds", pa.float64()), ("settings", pa.string())]
 )
 """A row of `results.parquet`. `real` and `synthetic` count images, `seconds` are those of the training; `settings`
-names how the arm's images were made."""
+names what else a figure follows from (`Study.settings`)."""
 TUNING = pa.schema([field for field in RESULTS if field.name not in FIGURES[1:]])
 """A row of `choices.parquet`: the same, measured on the images that settings are chosen on."""
 
@@ -37,7 +38,7 @@ class Rows:
         self._lock = threading.Lock()
         data = storage.read_or_none(name)
         try:
-            rows = read_table(data).cast(schema).to_pylist() if data else []
+            rows = _with_new_figures(read_table(data), schema).cast(schema).to_pylist() if data else []
         except (pa.ArrowException, ValueError) as error:
             raise OutputError(
                 f"{storage.url}/{name} is no table of this version's results ({error}); move it away"
@@ -64,3 +65,10 @@ class Rows:
 
     def _order(self, row: dict[str, Any]) -> tuple[str, ...]:
         return tuple(f"{row[name]:09d}" if isinstance(row[name], int) else str(row[name]) for name in self._key)
+
+
+def _with_new_figures(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for place, field in enumerate(schema):
+        if field.name in FIGURES[1:] and field.name not in table.column_names:
+            table = table.add_column(min(place, table.num_columns), field, pa.nulls(table.num_rows, field.type))
+    return table

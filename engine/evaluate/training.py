@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,13 @@ def train(order: Training) -> dict[str, Any]:
 def _figures(task: Task, predicted: np.ndarray) -> dict[str, float | None]:
     found = score(task, predicted)
     parts = {name: found.partitions.get(name) for name in ("few", "novel", "many", "medium", "base")}
-    worst = found.worst_group if len(task.groups) > 1 else None
-    return {"accuracy": found.accuracy, "worst_group": worst, **parts}
+    sizes = set(Counter(sample.group for sample in task.test).values())
+    return {
+        "accuracy": found.accuracy,
+        "worst_group": found.worst_group if len(task.groups) > 1 else None,
+        "group_average": found.group_average if len(sizes) > 1 else None,
+        **parts,
+    }
 
 
 def _labelled(samples: Sequence[Sample]) -> Labelled:

@@ -44,6 +44,14 @@ def test_the_first_columns_are_those_agreed_on(tmp_path: Path) -> None:
     assert names[:10] == wanted
 
 
+def test_results_of_an_earlier_version_lack_the_newest_figures_alone(tmp_path: Path) -> None:
+    rows(tmp_path).add(key() | {"accuracy": 1.0, "base": 2.0, "p": 0.5})
+    path = tmp_path / "results.parquet"
+    path.write_bytes(write_table(read_table(path.read_bytes()).drop_columns(["group_average"])))
+    found = rows(tmp_path).find(**key())
+    assert found == {**dict.fromkeys(RESULTS.names), **key(), "accuracy": 1.0, "base": 2.0, "p": 0.5}
+
+
 def test_another_file_of_that_name_is_left_alone(tmp_path: Path) -> None:
     for data in (b"no table", write_table(pa.table({"thesis": [1]}))):
         (tmp_path / "results.parquet").write_bytes(data)

@@ -13,7 +13,7 @@ from engine.evaluate.statistics import interval, paired, summary
 
 
 def row(arm: str, seed: int, accuracy: float, few: float | None = None, classifier: str = "scratch") -> dict:
-    empty = dict.fromkeys(("worst_group", "novel", "many", "medium", "base"))
+    empty = dict.fromkeys(("worst_group", "novel", "many", "medium", "base", "group_average"))
     return {"arm": arm, "seed": seed, "classifier": classifier, "accuracy": accuracy, "few": few, **empty}
 
 
