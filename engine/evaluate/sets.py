@@ -5,19 +5,19 @@ Arms of one draw share what they have in common: contexts, concepts and inversio
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from diffii.dataset.history import newest_version
 from diffii.dataset.storage import Storage
+from diffii.dataset.tables import write_table
+from diffii.hashing import digest
 from diffii.images import encode
 from diffii.protocols.task import Task
 from engine.evaluate.study import Study
-from engine.evaluate.tasks import draw
+from engine.evaluate.tasks import draw, own_images
 from engine.expand import expand
 from engine.progress import Progress
 from engine.run import prepare
@@ -42,7 +42,7 @@ class Sets:
 
 def _made_set(study: Study, arm: str, seed: int, progress: Progress) -> str:
     task = draw(study.questions, seed)
-    folder = f"{Storage(study.url).url}/{SETS}/{_name(task)}/seed-{seed:04d}"
+    folder = f"{Storage(study.url).url}/{SETS}/{_name(study, task)}/seed-{seed:04d}"
     url = f"{folder}/{arm}-{study.set_settings(arm)}"
     run = prepare(study.config_of(task, arm, _source(task, folder), url))
     if run.complete:
@@ -54,9 +54,11 @@ def _made_set(study: Study, arm: str, seed: int, progress: Progress) -> str:
     return url
 
 
-def _name(task: Task) -> str:
+def _name(study: Study, task: Task) -> str:
     parts = [task.name, f"{task.shots}-shot" if task.shots else "", f"if-{task.imbalance}" if task.imbalance else ""]
-    return "-".join(part for part in parts if part)
+    # A draw of one's own images depends on all of them: without validation images, some of the source's are kept apart.
+    own = own_images(study.questions)
+    return "-".join(part for part in (*parts, digest(own)[:8] if own else "") if part)
 
 
 def _source(task: Task, folder: str) -> str:
@@ -82,6 +84,4 @@ def _parquet(task: Task) -> bytes:
             "label": pa.array([sample.label for sample in task.train], pa.int64()),
         }
     ).replace_schema_metadata({"huggingface": json.dumps(features)})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    return write_table(table)

@@ -14,7 +14,7 @@ from diffii.hashing import digest
 from diffii.protocols.task import Task
 from engine.config import GROWABLE, Config
 from engine.defaults import explicit_keys, with_values
-from engine.evaluate.tasks import TUNING_SEED, Questions
+from engine.evaluate.tasks import TUNING_SEED, Questions, own_images
 
 REAL, MIXUP, CUTMIX = "real", "mixup", "cutmix"
 BLENDS: dict[str, Blend] = {MIXUP: "mixup", CUTMIX: "cutmix"}
@@ -99,9 +99,12 @@ class Study:
         return digest({key: value for key, value in chosen.items() if key not in _OF_A_SEED})[:8]
 
     def settings(self, arm: str) -> str:
-        """Names all that makes a figure of an arm differ from another's of the same seed."""
+        """Names all that makes a figure of an arm differ from another's of the same task and seed.
+
+        Two sets of one's own images may have one name, and one may change: what they hold counts, too.
+        """
         fixed = {key: value for key, value in (("p", self.p), ("lr", self.lr)) if value is not None}
-        return digest(self.set_settings(arm), fixed, self.tuning_seeds > 0)[:8]
+        return digest(self.set_settings(arm), fixed, self.tuning_seeds > 0, *own_images(self.questions))[:8]
 
     def probabilities(self, arm: str) -> tuple[float, ...]:
         """What is tried for p."""

@@ -49,6 +49,8 @@ class Questions:
             raise ConfigError("give either --protocol, or --source and --test with images of your own")
         if self.source and not self.test:
             raise ConfigError("--test is missing: labelled images to measure on, which are not in --source")
+        if self.protocol and (self.test or self.validation):
+            raise ConfigError(f"--test and --validation go with --source; --protocol {self.protocol} has its own")
         if self.protocol and self.protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol {self.protocol}: there are {', '.join(PROTOCOLS)}")
         if self.protocol in paper.NAMES and not self.root:
@@ -74,12 +76,22 @@ def draw(questions: Questions, seed: int) -> Task:
     return paper.load(name, questions.root, shots=shots, imbalance=imbalance, seed=seed)
 
 
+def own_images(questions: Questions) -> tuple[str, ...]:
+    """What one's own images are, wherever they lie: the digests of source, test and validation. () for a protocol."""
+    urls = (questions.source, questions.test, questions.validation)
+    return tuple(_scan(url).digest if url else "" for url in urls) if questions.source else ()
+
+
 def _own(questions: Questions, seed: int) -> Task:
     source, test = _scan(questions.source), _scan(questions.test)
     classes = source.classes
+    _share_nothing(source, test)
     train, validation = _samples(source, classes), ()
     if questions.validation:
-        validation = _samples(_scan(questions.validation), classes)
+        held = _scan(questions.validation)
+        _share_nothing(source, held)
+        _share_nothing(held, test)
+        validation = _samples(held, classes)
     elif seed >= TUNING_SEED:
         train, validation = _apart(train, seed)
     return Task(
@@ -96,6 +108,17 @@ def _own(questions: Questions, seed: int) -> Task:
 @lru_cache(maxsize=4)
 def _scan(url: str) -> Source:
     return read_source(url)
+
+
+def _share_nothing(one: Source, other: Source) -> None:
+    known = {image.sha256: image.where for image in one.images}
+    shared = [image for image in other.images if image.sha256 in known]
+    if shared:
+        first, more = shared[0], f", and so are {len(shared) - 1} more" if len(shared) > 1 else ""
+        raise SourceError(
+            f"{other.url}/{first.where} is the same image as {one.url}/{known[first.sha256]}{more}; --source, --test "
+            "and --validation must have no image in common: take it out of one of them"
+        )
 
 
 def _samples(source: Source, classes: tuple[str, ...]) -> tuple[Sample, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from diffii.errors import ConfigError, SourceError
-from engine.evaluate.sets import _parquet
+from engine.evaluate.sets import _name, _parquet
 from engine.evaluate.study import Study
 from engine.evaluate.tasks import TUNING_SEED, Questions, draw
 from engine.scan import read_source
@@ -35,6 +36,7 @@ def folder(path: Path, **classes: int) -> str:
         ({}, "either --protocol, or --source"),
         ({"protocol": "garments-fewshot", "source": "x", "test": "y"}, "either --protocol, or --source"),
         ({"source": "x"}, "--test is missing"),
+        ({"protocol": "garments-fewshot", "validation": "x"}, "--test and --validation go with --source"),
         ({"protocol": "garments"}, "there are garments-fewshot, garments-lt, garments-ood, cub-fewshot"),
         ({"protocol": "cub-lt"}, "needs --data FOLDER"),
     ],
@@ -114,13 +116,53 @@ def test_own_images_are_all_trained_on_and_a_fifth_is_kept_apart_while_choosing(
     assert (choosing.counts, len(choosing.validation)) == ((8, 1, 1), 3)
     assert not {sample.where for sample in choosing.train} & {sample.where for sample in choosing.validation}
     assert task.train[0].image().size == (8, 8)
-    apart = draw(Questions(source=train, test=held, validation=held), TUNING_SEED)
-    assert (apart.counts, len(apart.validation)) == ((10, 2, 1), 5)
+    choose = folder(tmp_path / "choose", bee=1, cat=1)
+    apart = draw(Questions(source=train, test=held, validation=choose), TUNING_SEED)
+    assert (apart.counts, len(apart.validation)) == ((10, 2, 1), 2)
+
+
+def test_what_is_trained_on_chosen_on_and_measured_on_must_differ(tmp_path: Path) -> None:
+    train, held, choose = (folder(tmp_path / name, ant=2, bee=2) for name in ("train", "held", "choose"))
+    draw(Questions(source=train, test=held, validation=choose), 0)
+    copy = Path(train, "ant", "0.png").read_bytes()
+    Path(choose, "ant", "9.png").write_bytes(copy)
+    with pytest.raises(SourceError, match=r"choose/ant/9\.png is the same image as .*train/ant/0\.png; --source"):
+        draw(Questions(source=train, test=held, validation=f"{choose}/"), 0)
+    with pytest.raises(SourceError, match=r"is the same image as .*, and so are 3 more; --source"):
+        draw(Questions(source=train, test=f"{train}/"), 0)
+    with pytest.raises(SourceError, match="is the same image as"):
+        draw(Questions(source=train, test=held, validation=f"{held}/"), 0)
+
+
+def test_figures_of_ones_own_images_are_named_by_what_these_hold(tmp_path: Path) -> None:
+    train, held, choose = (folder(tmp_path / name, ant=2, bee=2) for name in ("train", "held", "choose"))
+    copied = str(tmp_path / "elsewhere" / "train")
+    shutil.copytree(train, copied)
+
+    def named(**urls: str) -> str:
+        return study(questions=Questions(**urls)).settings("real")  # pyright: ignore
+
+    first = named(source=train, test=held)
+    assert named(source=copied, test=held) == first
+    others = (named(source=train, test=choose), named(source=train, test=held, validation=choose))
+    assert len({first, *others, study().settings("real")}) == 4
+    assert named(source=held, test=train) not in {first, *others}
+
+
+def test_sets_of_ones_own_images_lie_apart(tmp_path: Path) -> None:
+    def called(asked: Questions) -> str:
+        return _name(study(questions=asked), draw(asked, 0))
+
+    train, held, choose = (folder(tmp_path / name, ant=2, bee=2) for name in ("train", "held", "choose"))
+    first, other = (called(Questions(source=train, test=held, validation=validation)) for validation in ("", choose))
+    assert first.startswith("train-") and other.startswith("train-") and first != other
+    assert called(FEW) == "garments-fewshot-2-shot", "a protocol's draws follow from their name and seed"
 
 
 def test_own_images_that_do_not_fit(tmp_path: Path) -> None:
     train, held = folder(tmp_path / "train", ant=1, bee=1), folder(tmp_path / "held", wasp=1)
+    one = folder(tmp_path / "one", bee=1)
     with pytest.raises(SourceError, match="the class 'wasp', which there is nothing to train on for"):
         draw(Questions(source=train, test=held), 0)
     with pytest.raises(SourceError, match="no class has two images"):
-        draw(Questions(source=train, test=train), TUNING_SEED)
+        draw(Questions(source=train, test=one), TUNING_SEED)
