@@ -36,9 +36,13 @@ def _title(task: Task) -> str:
 
 def _markdown(study: Study, task: Task, lines: Sequence[Line]) -> str:
     text = [f"# {_title(task)}", "", *(f"- {rule}" for rule in task.rules), ""]
-    chosen = f"chosen on {study.tuning_seeds} other draws" if study.tuning_seeds else "the usual ones"
+    chosen = f"chosen on {study.tuning_seeds} other draws" if study.tuning_seeds else "the usual one"
+    told = [
+        f"{name}: {chosen if given is None else f'{given} as given'}"
+        for name, given in (("p", study.p), ("learning rate", study.lr))
+    ]
     text += [
-        f"Mean over seeds, 95 % t-interval; differences are paired by seed. p and learning rate: {chosen}. "
+        f"Mean over seeds, 95 % t-interval; differences are paired by seed. {'; '.join(told)}. "
         "Accuracy is that of the last step.",
         "",
     ]
@@ -47,8 +51,8 @@ def _markdown(study: Study, task: Task, lines: Sequence[Line]) -> str:
             f"## {figure.replace('_', ' ')}, %",
             "",
             "| classifier | arm | mean | over real | over noise | seeds |",
+            "|---|---|---|---|---|---|",
         ]
-        text += ["|---|---|---|---|---|---|"]
         for line in lines:
             if line.figure == figure:
                 over = [line.over[other].difference if other in line.over else "" for other in ("real", "noise")]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from diffii.errors import ConfigError, SourceError
+from engine.evaluate.publish import _markdown
 from engine.evaluate.sets import _name, _parquet
 from engine.evaluate.study import Study
 from engine.evaluate.tasks import TUNING_SEED, Questions, draw
@@ -97,6 +98,15 @@ def test_what_is_tried() -> None:
     assert study().learning_rates((1, 2, 3)) == (1, 2, 3)
     assert study(tuning_seeds=0).learning_rates((1, 2, 3)) == (2,)
     assert study(lr=0.4).learning_rates((1, 2, 3)) == (0.4,)
+
+
+def test_the_table_says_where_p_and_the_learning_rate_come_from() -> None:
+    def told(**more: object) -> str:
+        return _markdown(study(**more), draw(FEW, 0), [])
+
+    assert "p: chosen on 2 other draws; learning rate: chosen on 2 other draws." in told()
+    assert "p: 0.5 as given; learning rate: chosen on 2 other draws." in told(p=0.5)
+    assert "p: the usual one; learning rate: 0.01 as given." in told(tuning_seeds=0, lr=0.01)
 
 
 def test_a_draw_is_written_so_that_the_engine_reads_the_same_classes(tmp_path: Path) -> None:
