@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from diffii.dataset.labelled import Labelled
-from diffii.dataset.mixing import Mixing, Places
+from diffii.dataset.mixing import Mixing
 from diffii.hashing import seed64
 
 Blend = Literal["", "mixup", "cutmix"]
@@ -34,6 +34,7 @@ class Job:
     blend: Blend = ""
     seed: int = 0
     long_tailed: bool = False
+    """A model by name is trained on the paper's schedule for a long tail."""
     cache: Path | None = None
     """A folder where what is computed once per image may be kept."""
 
@@ -71,7 +72,7 @@ def batches(job: Job, size: int) -> Iterator[Batch]:
     synthetic, index = np.empty(0, bool), np.empty(0, np.int64)
     while True:
         while len(index) < size:
-            places: Places = mixing.epoch(epoch)
+            places = mixing.epoch(epoch)
             order = rng.permutation(len(places.index))
             synthetic = np.concatenate([synthetic, places.synthetic[order]])
             index = np.concatenate([index, places.index[order]])

@@ -17,21 +17,27 @@ from diffii.classifiers.blending import blend
 from diffii.classifiers.job import Job, batches, targets, warm_cosine
 from diffii.classifiers.pixels import pixels_of
 from diffii.dataset.storage import Storage
-from diffii.embedder_weights import LITE0, embedder_digest
+from diffii.embedder_weights import LITE0, embedder_digest, lite0_weights
 from diffii.embedding import Embedder
 from diffii.errors import ConfigError
 from diffii.hashing import digest, sha256
 
 STEPS, BATCH = 500, 64
+_KEY = "--classifier"
+"""What errors name."""
 _EMBED = 32
 """Images of a call of the frozen network."""
 
 
 class Lite0:
-    """The classifier of that name. Raises ModelError when its packages are missing."""
+    """The classifier of that name."""
 
     name = LITE0
     learning_rates = (0.003, 0.01, 0.03)
+
+    def __init__(self) -> None:
+        """Raises ModelError when its packages are missing."""
+        lite0_weights(_KEY)
 
     def __call__(self, job: Job) -> np.ndarray:
         """Raises ConfigError for CutMix, which pastes pixels where there are features alone."""
@@ -77,7 +83,7 @@ def features(sets: list[np.ndarray], cache: Path | None = None) -> list[np.ndarr
     for names, images in zip(keys, sets, strict=True):
         missing |= {name: image for name, image in zip(names, images, strict=True) if name not in known}
     if missing:
-        embedder = Embedder.load(LITE0, _EMBED)
+        embedder = Embedder.load(LITE0, _EMBED, key=_KEY)
         for edge in sorted({image.shape[0] for image in missing.values()}):
             names = [name for name, image in missing.items() if image.shape[0] == edge]
             # Half precision, cached or not: what is computed once and what is read again must be the same.
@@ -107,4 +113,4 @@ def _keep(cache: Path | None, names: list[str], found: np.ndarray) -> None:
 
 
 def _kind() -> str:
-    return f"lite0-{embedder_digest(LITE0)[:12]}"
+    return f"lite0-{embedder_digest(LITE0, _KEY)[:12]}"

@@ -47,8 +47,10 @@ TRANSFORMER = Schedule(edge=384, epochs=100, batch=32, lr=1e-3)
 class Pretrained:
     """A model by name. Loads it once per training, from safetensors alone, with a fresh head of K classes."""
 
-    def __init__(self, name: str, schedule: Schedule | None = None, device: str | None = None) -> None:
-        """Raises ModelError when there is no such model."""
+    def __init__(
+        self, name: str, schedule: Schedule | None = None, device: str | None = None, long_tailed: bool = False
+    ) -> None:
+        """`long_tailed` is for the learning rates to propose. Raises ModelError when there is no such model."""
         from transformers import AutoConfig
 
         try:
@@ -61,16 +63,19 @@ class Pretrained:
         self._schedule = schedule
         self._is_transformer = hasattr(config, "num_attention_heads")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        usual = schedule or (TRANSFORMER if self._is_transformer else CONVOLUTIONAL)
+        usual = self._usual(long_tailed)
         self.learning_rates = (usual.lr / 5, usual.lr, 2 * usual.lr)
 
     def schedule(self, job: Job) -> Schedule:
         """The one given, else the paper's for this kind of model and task."""
+        return self._usual(job.long_tailed)
+
+    def _usual(self, long_tailed: bool) -> Schedule:
         if self._schedule is not None:
             return self._schedule
         if self._is_transformer:
             return TRANSFORMER
-        return LONG_TAILED if job.long_tailed else CONVOLUTIONAL
+        return LONG_TAILED if long_tailed else CONVOLUTIONAL
 
     def __call__(self, job: Job) -> np.ndarray:
         schedule = self.schedule(job)

