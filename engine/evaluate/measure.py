@@ -5,11 +5,10 @@ Trainings are Ray tasks; as many run at once as there are cores or GPUs, beside 
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing
 from itertools import product
 from typing import Any
 
@@ -40,7 +39,7 @@ def evaluate(study: Study, progress: Progress) -> list[dict[str, Any]]:
     tail = study.questions.long_tailed
     rates = {name: study.learning_rates(classifier(name, tail).learning_rates) for name in study.classifiers}
     storage = Storage(study.url)
-    with driving(storage, progress.note), _trainings(progress) as trainings:
+    with driving(storage, progress.note), closing(_Trainings(progress)) as trainings:
         results = Rows(storage, RESULTS_FILE, RESULTS, KEY)
         tuned = Rows(storage, CHOICES_FILE, TUNING, (*KEY, "p", "lr"))
         sets = Sets(study, progress)
@@ -100,10 +99,9 @@ def _choose(
         task = draw(study.questions, seed)
         for arm, name in study.pairs:
             tried = list(product(study.probabilities(arm), rates[name]))
-            reported = (_key(study, draw(study.questions, seed), arm, name) | {"seed": k} for k in study.reported)
-            if len(tried) == 1 or all(results.find(**key) is not None for key in reported):
-                continue
             key = _key(study, task, arm, name)
+            if len(tried) == 1 or all(results.find(**key | {"seed": k}) is not None for k in study.reported):
+                continue
             for p, lr in tried:
                 if tuned.find(**key, p=p, lr=lr) is None:
                     order = _order(study, sets, task, arm, name, p, lr, choosing=True)
@@ -158,6 +156,8 @@ class _Trainings:
         self._open: list[Future[None]] = []
 
     def submit(self, order: Training, then: Callable[[dict[str, Any]], None]) -> None:
+        """Raises what one that failed meanwhile raised: hours of sets may lie between an error and the end."""
+        self._raise_failed()
         self._open.append(self._pool.submit(self._run, order, then))
 
     def finish(self) -> None:
@@ -172,15 +172,19 @@ class _Trainings:
             if now > done:
                 self._progress.advance(now - done)
                 done = now
-            for future in self._open:
-                if future.done():
-                    future.result()
+            self._raise_failed()
             if done == len(self._open):
                 self._open.clear()
                 return
 
     def close(self) -> None:
+        """Wait for those under way; the others are not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _raise_failed(self) -> None:
+        for future in self._open:
+            if future.done():
+                future.result()
 
     def _run(self, order: Training, then: Callable[[dict[str, Any]], None]) -> None:
         task = ray.remote(train).options(num_cpus=1, num_gpus=self._gpus, max_retries=2)
@@ -190,13 +194,3 @@ class _Trainings:
             raise our_error(error) or error from None
         with self._lock:
             then(found)
-
-
-@contextmanager
-def _trainings(progress: Progress) -> Iterator[_Trainings]:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    trainings = _Trainings(progress)
-    try:
-        yield trainings
-    finally:
-        trainings.close()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from diffii.dataset.tables import read_table
+from diffii.errors import OutputError
 from engine.evaluate import Questions, Study
-from engine.evaluate.measure import evaluate
+from engine.evaluate.measure import _Trainings, evaluate
 from engine.evaluate.publish import publish
+from engine.evaluate.training import Training
 from engine.progress import Silent
 from engine.settings import from_flat
 from tests.engine.sources import PLAIN, garments
@@ -53,6 +57,19 @@ def test_a_study_is_measured_once_and_grows(folder: Path, ray_here: None) -> Non
     assert (folder / "study" / "mine.png").stat().st_size > 5_000
     more = evaluate(study(folder, arms=("real", "noise", "mixup")), Silent())
     assert more[:2] == rows and more[2]["arm"] == "mixup"
+
+
+def test_a_training_that_failed_ends_a_study_at_the_next_one(folder: Path, ray_here: None) -> None:
+    asked = study(folder).questions
+    lost = str(folder / "lost")
+    order = Training(
+        questions=asked, seed=0, arm="noise", set_url=lost, classifier="lite0", p=0.5, lr=0.01, choosing=False, cache=""
+    )
+    with closing(_Trainings(Silent())) as trainings:
+        trainings.submit(order, lambda _: pytest.fail("it has no figures"))
+        assert not wait(trainings._open, timeout=120).not_done
+        with pytest.raises(OutputError, match="lost"):
+            trainings.submit(order, lambda _: None)
 
 
 @pytest.mark.slow
