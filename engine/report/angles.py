@@ -57,11 +57,16 @@ def outcomes(run: Run, sample: Sample) -> Outcomes:
         for outcome, reasons in entry.lost.items():
             for row, reason in reasons.items():
                 told = found[int(labels[int(row)])]
-                told.lost[reason if outcome == "rejected" else outcome] += 1
+                told.lost[counted_as(outcome, reason)] += 1
                 if len(told.lost_phi) < DOTS:
                     told.lost_phi.append(run.plan.rows(wave, first + int(row), first + int(row) + 1)[0].phi)
     _add_kept(found, sample)
     return Outcomes(found, rows, rows >= run.history.rows)
+
+
+def counted_as(outcome: str, reason: str) -> str:
+    """Under what a lost row is counted: why it was rejected; poisoned rows are one kind, whatever their errors."""
+    return reason if outcome == "rejected" else outcome
 
 
 def _add_kept(found: list[ClassOutcomes], sample: Sample) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from engine.report.angles import Outcomes
+from engine.report.angles import Outcomes, counted_as
 from engine.report.measure import KID_ROWS, Figures
 from engine.report.pictures import OPEN, Sheet
 from engine.report.sample import Sample
@@ -20,6 +20,8 @@ BINS = 24
 """Bars of the circle of all classes, 15 degrees each."""
 LISTED = 1000
 """Classes that are listed, at most; `report.json` has all of them."""
+BARS = 40
+"""Classes whose bars are unfolded."""
 _UNSET = ("", {}, [], None)
 _COLOURS = {"near-copy": "copy", "near-real": "real", "poisoned": "poisoned"}
 _REASONS = {
@@ -36,6 +38,8 @@ class Facts:
     run: Run
     sample: Sample
     seed: int
+    embedder: str
+    """Whose features were measured."""
     outcomes: Outcomes
     sheets: list[Sheet]
     every: Figures
@@ -59,9 +63,9 @@ def render(facts: Facts) -> str:
 
 def _view(facts: Facts) -> dict[str, Any]:
     run, history = facts.run, facts.run.history
-    lost = Counter({reason if kind == "rejected" else kind: 0 for kind, reason in history.lost})
-    for (kind, reason), rows in history.lost.items():
-        lost[reason if kind == "rejected" else kind] += rows
+    lost = Counter[str]()
+    for (outcome, reason), rows in history.lost.items():
+        lost[counted_as(outcome, reason)] += rows
     metrics = [
         (metric, value, metric.real(facts.every)) for metric in METRICS if (value := metric.value(facts.every)) != NONE
     ]
@@ -79,11 +83,11 @@ def _view(facts: Facts) -> dict[str, Any]:
         "metrics": metrics,
         "measured": facts.sample,
         "seed": facts.seed,
-        "features": facts.provenance["Features of this report"].partition(",")[0],
+        "features": facts.embedder,
         "rose": _rose(facts),
         "theta": _mean_theta(facts.outcomes),
         "acceptance": _acceptance(facts, listed),
-        "acceptance_open": 40,
+        "acceptance_open": BARS,
         "reasons": [
             (reason, _COLOURS.get(reason, "other"), _REASONS.get(reason, reason), lost[reason]) for reason in lost
         ],

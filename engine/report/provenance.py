@@ -36,7 +36,7 @@ def provenance(run: Run, embedder: str, embedder_digest: str, clip: str = "") ->
 
 
 def of_garments(run: Run) -> bool:
-    """Whether a run expanded the embedded data set with the embedded model."""
+    """Whether a run expanded classes of the embedded data set with the embedded model; its photos may be others."""
     return set(run.source.classes) <= set(CLASSES) and run.plan.weights == weights_digest(EMBEDDED_DIR)
 
 
@@ -47,7 +47,7 @@ def licences(run: Run) -> list[tuple[str, str]]:
     return [
         ("diffii", "Apache-2.0"),
         (f"Model {model}", "Apache-2.0; trained on Fashion-MNIST (MIT)" if embedded else _model_licence(model)),
-        ("Real images", "Fashion-MNIST, MIT" if embedded else unknown),
+        ("Real images", "Fashion-MNIST, MIT, if they are those that come with diffii" if embedded else unknown),
     ]
 
 

@@ -11,13 +11,13 @@ from diffii.dataset import layout
 from diffii.embedder_weights import KEY, LITE0, embedder_digest
 from diffii.errors import OutputError
 from engine.config import OFF
-from engine.report.angles import Outcomes, outcomes
+from engine.report.angles import outcomes
 from engine.report.look import look
-from engine.report.measure import Figures, figures
+from engine.report.measure import figures
 from engine.report.page import Facts, render
 from engine.report.pictures import sheets
 from engine.report.provenance import licences, provenance
-from engine.report.sample import IMAGES, Sample, draw
+from engine.report.sample import IMAGES, draw
 from engine.run import Run, load_run
 
 
@@ -52,21 +52,21 @@ def report(
     key = "--embedder" if embedder else KEY
     embedder = embedder or (LITE0 if configured == OFF else configured)
     sample = draw(run, images, seed)
-    told = outcomes(run, sample)
     pictures = sheets(run, sample)
     every, each = figures(look(run, sample, embedder, key, clip, device), len(run.source.classes))
     facts = Facts(
         run=run,
         sample=sample,
         seed=seed,
-        outcomes=told,
+        embedder=embedder,
+        outcomes=outcomes(run, sample),
         sheets=pictures,
         every=every,
         each=each,
         provenance=provenance(run, embedder, embedder_digest(embedder, key), clip),
         licences=licences(run),
     )
-    return Report(render(facts), _as_json(run, sample, seed, embedder, told, every, each, facts.provenance))
+    return Report(render(facts), _as_json(facts))
 
 
 def write_report(made: Report, run: Run) -> str:
@@ -110,26 +110,18 @@ def _source_url(run: Run, given: str) -> str:
     raise OutputError(f"{run.storage.url} does not say where its real images are; give them: --source URL")
 
 
-def _as_json(
-    run: Run,
-    sample: Sample,
-    seed: int,
-    embedder: str,
-    told: Outcomes,
-    every: Figures,
-    each: list[Figures],
-    known: dict[str, str],
-) -> dict[str, Any]:
-    targets = run.waves[-1].targets if run.waves else [0] * len(each)
+def _as_json(facts: Facts) -> dict[str, Any]:
+    run, sample, told = facts.run, facts.sample, facts.outcomes
+    targets = run.waves[-1].targets if run.waves else [0] * len(facts.each)
     return {
         "url": run.storage.url,
         "version": run.history.version,
-        "features": embedder,
-        "seed": seed,
+        "features": facts.embedder,
+        "seed": facts.seed,
         "measured": {"synthetic": len(sample.synthetic), "real": len(sample.real), "shards": sample.shards},
         "kept": run.history.kept,
         "lost": {f"{outcome}: {reason}": rows for (outcome, reason), rows in run.history.lost.most_common()},
-        "all": asdict(every),
+        "all": asdict(facts.every),
         "classes": {
             name: {
                 "target": target,
@@ -137,9 +129,9 @@ def _as_json(
                 "lost": dict(outcome.lost.most_common()),
                 **asdict(found),
             }
-            for name, target, outcome, found in zip(run.source.classes, targets, told.classes, each, strict=True)
+            for name, target, outcome, found in zip(run.source.classes, targets, told.classes, facts.each, strict=True)
         },
         "outcomes_of_rows": told.rows,
         "settings": run.identity,
-        "provenance": known,
+        "provenance": facts.provenance,
     }

@@ -93,7 +93,10 @@ def _rows(run: Run, images: int, seed: int) -> tuple[pa.Table, int]:
 
 
 def _evenly(labels: np.ndarray, images: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows, ascending: the same number of every class as far as it has them, `images` in all or a little less."""
+    """Rows, ascending: the same number of every class as far as it has them, `images` in all or a little less.
+
+    One of every class at least, so that more classes than `images` are as many rows.
+    """
     classes, counts = np.unique(labels, return_counts=True)
     quota = int(counts.max(initial=0))
     if len(labels) > images:

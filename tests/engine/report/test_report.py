@@ -247,11 +247,12 @@ def test_a_page_of_very_many_classes_stays_small(tmp_path: Path) -> None:
         run=run,
         sample=Sample(rows, np.array([0]), source.images[:1], 1),
         seed=0,
+        embedder="lite0",
         outcomes=Outcomes([told] * classes, 10, False),
         sheets=[],
         every=each[0],
         each=each,
-        provenance={"Features of this report": "lite0"},
+        provenance={},
         licences=[],
     )
     page = render(facts)
