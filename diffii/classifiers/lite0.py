@@ -1,6 +1,8 @@
 """`lite0`: the frozen ImageNet EfficientNet-lite0 that near-copies are recognised by, under a trained linear head.
 
-Its features are computed once per image and kept, so that a training takes a second.
+Its features are computed once per image and kept, so that a training takes a second. Each image's features are brought
+to one length. Brought to the real images' own mean and deviation instead, numbers that hardly differ in a few real
+images are blown up in all others: five shots were named 5 to 7 points worse, and any synthetic images cost 18.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Lite0:
     """The classifier of that name."""
 
     name = LITE0
-    learning_rates = (0.003, 0.01, 0.03)
+    learning_rates = (1e-4, 3e-4, 1e-3)
 
     def __init__(self) -> None:
         """Raises ModelError when its packages are missing."""
@@ -46,13 +48,17 @@ class Lite0:
         sets = [job.real, job.held] + ([job.synthetic] if job.synthetic is not None else [])
         found = features([pixels_of(images) for images in sets], job.cache)
         real, held, made = found[0], found[1], found[2] if job.synthetic is not None else found[0][:0]
-        # By the real images alone, so that arms do not differ in their scale.
-        mean, deviation = real.mean(0), real.std(0) + 1e-3
-        images = torch.from_numpy((np.concatenate([real, made]) - mean) / deviation)
+        images = torch.from_numpy(_one_length(np.concatenate([real, made])))
         wanted = torch.from_numpy(np.concatenate(targets(job, smoothing=0.1)))
         head = _train(job, images, wanted, len(real))
         with torch.inference_mode():
-            return cast(np.ndarray, head(torch.from_numpy((held - mean) / deviation)).argmax(1).numpy())
+            return cast(np.ndarray, head(torch.from_numpy(_one_length(held))).argmax(1).numpy())
+
+
+def _one_length(features: np.ndarray) -> np.ndarray:
+    """(N, D), each row scaled to the length sqrt(D)."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features * (np.float32(features.shape[1] ** 0.5) / np.maximum(lengths, np.float32(1e-6)))
 
 
 def _train(job: Job, images: torch.Tensor, wanted: torch.Tensor, real: int) -> torch.nn.Linear:

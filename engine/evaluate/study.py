@@ -104,7 +104,7 @@ class Study:
         Two sets of one's own images may have one name, and one may change: what they hold counts, too.
         """
         fixed = {key: value for key, value in (("p", self.p), ("lr", self.lr)) if value is not None}
-        return digest(self.set_settings(arm), fixed, self.tuning_seeds > 0, *own_images(self.questions))[:8]
+        return digest(self.set_settings(arm), fixed, self.tuning_seeds, *own_images(self.questions))[:8]
 
     def probabilities(self, arm: str) -> tuple[float, ...]:
         """What is tried for p."""
