@@ -77,11 +77,23 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
     """
     Meter.count(calls=1)
     try:
+        return _tried(remote, call)
+    except Exception as error:
+        if passing(error, remote):
+            said = f"storage failed {len(PAUSES) + 1} times over, last with {type(error).__name__}: {error}"
+        elif isinstance(error, OSError) and not isinstance(error, _ANSWERS):
+            said = f"storage fails: {error.strerror or error}"
+        else:
+            raise
+        raise OutputError(f"{what}: {said}; nothing is lost: mend it and run the same command again") from error
+
+
+def _tried(remote: bool, call: Callable[[], T]) -> T:
+    """The answer of `call`, or what its last try raised."""
+    try:
         return call()
     except Exception as error:
         if not passing(error, remote):
-            if isinstance(error, OSError) and not isinstance(error, _ANSWERS):
-                raise _refused(what, error) from error
             raise
         failures = [error]
 
@@ -98,20 +110,4 @@ def patiently(what: str, remote: bool, call: Callable[[], T]) -> T:
         before_sleep=lambda state: Meter.count(retries=1),
         reraise=True,
     )
-    try:
-        return retrying(again)
-    except Exception as error:
-        if not passing(error, remote):
-            if isinstance(error, OSError) and not isinstance(error, _ANSWERS):
-                raise _refused(what, error) from error
-            raise
-        raise OutputError(
-            f"{what}: storage failed {len(PAUSES) + 1} times over, last with {type(error).__name__}: {error}; "
-            "nothing is lost: mend it and run the same command again"
-        ) from error
-
-
-def _refused(what: str, error: OSError) -> OutputError:
-    return OutputError(
-        f"{what}: storage fails: {error.strerror or error}; nothing is lost: mend it and run the same command again"
-    )
+    return retrying(again)
