@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 
-from actors.failures import MAX_KILLERS, OUT_OF_MEMORY_TRIES, storage_faults
+from actors.failures import MAX_KILLERS, OUT_OF_MEMORY_TRIES
 from actors.isolation import Death, blamed, groups
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
@@ -143,12 +143,10 @@ class Journal:
         self._next += 1
 
     def _put(self, number: int, data: bytes) -> bool:
-        with storage_faults(self._subject.words):
-            return self._storage.put_once(layout.attempt(self._subject.journal, number), data)
+        return self._storage.put_once(layout.attempt(self._subject.journal, number), data)
 
     def _read(self, number: int) -> bytes | None:
-        with storage_faults(self._subject.words):
-            return self._storage.read_or_none(layout.attempt(self._subject.journal, number))
+        return self._storage.read_or_none(layout.attempt(self._subject.journal, number))
 
 
 def _deaths(entries: list[Entry], reader: Process, gone: set[str], excused: Collection[str]) -> list[Death]:

@@ -30,15 +30,12 @@ anything else ....................... a bug of ours; nothing may swallow it, so 
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
 from safetensors import SafetensorError
-
-from diffii.errors import OutputError
 
 RowFault = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, OSError, SafetensorError)
 """What one row's data can raise while it is made. Such a row is set aside with the reason; its mates go on."""
@@ -109,19 +106,6 @@ def describe(error: BaseException) -> str:
 def leave() -> NoReturn:
     """End this process so that Ray starts the actor anew. `ray.actor.exit_actor` would end it for good."""
     os._exit(1)
-
-
-@contextlib.contextmanager
-def storage_faults(what: str) -> Iterator[None]:
-    """Make OutputError of what storage says after all patience; FileNotFoundError is an answer and passes."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{what}: storage fails: {describe(error)}; nothing is lost: mend it and run the same command again"
-        ) from error
 
 
 def refuse_if_all(errors: Sequence[Exception], tried: int, example: str) -> None:

@@ -19,7 +19,7 @@ import torch
 from actors.attempts import Journal, Process, of_chunk
 from actors.board import COMPUTING, ENCODING, STAGING, WAITING
 from actors.desk import Desk, Hold
-from actors.failures import RowFault, describe, refuse_if_all, storage_faults
+from actors.failures import RowFault, describe, refuse_if_all
 from actors.gpu_clock import GpuClock
 from actors.inverter import read_inversion
 from actors.model import ActorSpec, fingerprint, load
@@ -118,8 +118,7 @@ class Generator:
             self._embed(staged_rows, hold)
             hold.at(STAGING)
             name = layout.staged_chunk(chunk["wave"], chunk["chunk"])
-            with storage_faults(f"{self._storage.url}/{name}"):
-                first = self._storage.put_once(name, staged.encode(staged_rows, self._fingerprint))
+            first = self._storage.put_once(name, staged.encode(staged_rows, self._fingerprint))
             journal.clear()
             seconds = hold.seconds()
         outcomes = [row["outcome"] for row in staged_rows]
@@ -176,8 +175,7 @@ class Generator:
         found = self._inversions.get(key)
         if found is None:
             try:
-                with storage_faults(f"{self._storage.url}/{layout.inversion(key)}"):
-                    found = read_inversion(self._storage, key)
+                found = read_inversion(self._storage, key)
             except FileNotFoundError:
                 aside = read_set_aside(self._storage, layout.set_aside(layout.inversion(key)))
                 if aside is None:

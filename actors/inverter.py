@@ -19,7 +19,7 @@ from safetensors.numpy import save as save_tensors
 from actors.attempts import Journal, Process, of_images
 from actors.board import COMPUTING, STAGING, WAITING
 from actors.desk import Desk, Hold
-from actors.failures import describe, refuse_if_all, storage_faults
+from actors.failures import describe, refuse_if_all
 from actors.model import ActorSpec, load
 from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import INVERTED, SIGNED, SetAside
@@ -119,12 +119,11 @@ class Inverter:
         errors = {row: outcome for row, outcome in outcomes.items() if isinstance(outcome, Exception)}
         refuse_if_all(list(errors.values()), len(outcomes), f"{images.task['url']}/{images.task['where'][0]}")
         faults |= {row: describe(error) for row, error in errors.items()}
-        with storage_faults(self._storage.url):
-            for row, outcome in outcomes.items():
-                if not isinstance(outcome, Exception):
-                    self._storage.put_once(place(keys[row]), outcome)
-                    hold.moved()
-            set_aside = [self._set_aside(step, images.task, row, faults[row], place(keys[row])) for row in faults]
+        for row, outcome in outcomes.items():
+            if not isinstance(outcome, Exception):
+                self._storage.put_once(place(keys[row]), outcome)
+                hold.moved()
+        set_aside = [self._set_aside(step, images.task, row, faults[row], place(keys[row])) for row in faults]
         journal.clear()
         return set_aside
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from actors.generator import Generator
 from actors.inverter import Inverter, InverterSpec, read_inversion
 from diffii.dataset import layout, staged
 from diffii.dataset.log import WaveEntry
-from diffii.errors import ModelError, SourceError
+from diffii.dataset.patience import patiently
+from diffii.errors import ModelError, OutputError, SourceError
 from engine.inversions import missing_tasks, task_table
 from engine.plan import CHUNK_SCHEMA, Plan, first_wave
 from engine.run import Run, prepare
@@ -129,6 +131,25 @@ def test_a_row_whose_inversion_is_gone_costs_only_itself(run: tuple[Run, WaveEnt
     rows = read(generator)
     assert [row["outcome"] for row in rows] == ["kept", "kept", "poisoned", "kept", "kept", "kept"]
     assert "FileNotFoundError" in rows[2]["reason"]
+
+
+@pytest.mark.parametrize("call", ["read", "put_once"])
+def test_storage_that_fails_stops_the_run_and_poisons_no_row(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    storage = generator._storage
+    name = layout.INVERSIONS if call == "read" else layout.STAGING
+
+    def fails(wanted: str, action: Callable[[], Any]) -> Any:
+        def no_room() -> Any:
+            raise OSError(errno.ENOSPC, "no room")
+
+        return patiently(f"{storage.url}/{wanted}", False, no_room if wanted.startswith(name) else action)
+
+    monkeypatch.setattr(storage, "patiently", fails)
+    with pytest.raises(OutputError, match=rf"{name}/.*: storage fails: no room; nothing is lost"):
+        generate(generator, run[0].plan, run[1])
+    assert not Path(storage.path(layout.STAGING)).exists()
 
 
 def test_a_row_that_breaks_the_model_costs_only_itself(

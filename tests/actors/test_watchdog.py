@@ -1,4 +1,4 @@
-"""The stall clock and what storage may do: time matters here, so the waits are short and the margins wide."""
+"""The stall clock and what is a lack of memory: time matters here, so the waits are short and the margins wide."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from actors.failures import out_of_memory, storage_faults
+from actors.failures import out_of_memory
 from actors.watchdog import SLACK, Watchdog
-from diffii.errors import OutputError
 
 
 @pytest.fixture
@@ -46,17 +45,6 @@ def test_a_slow_machine_gets_more_time(watchdog: Watchdog) -> None:
     with watchdog.watching():
         watchdog.beating(lambda: time.sleep(0.5))()
     assert watchdog.limit >= 0.5 * SLACK
-
-
-def test_storage_that_fails_stops_the_run_naming_the_file() -> None:
-    said = r"s3://b/x: storage fails: OSError: slow down; nothing is lost"
-    with pytest.raises(OutputError, match=said), storage_faults("s3://b/x"):
-        raise OSError("slow down")
-
-
-def test_a_file_that_is_not_there_is_an_answer() -> None:
-    with pytest.raises(FileNotFoundError), storage_faults("s3://b/x"):
-        raise FileNotFoundError("gone")
 
 
 def test_the_cpus_allocator_is_memory_too() -> None:
