@@ -58,7 +58,10 @@ def expand(
 
 
 def report(out: str, to: Path | None = None, told: bool = True, **options: Any) -> dict[str, Any]:
-    """Write the report and name it; the figures."""
+    """Write the report into the data set or to `to`, and print where if `told`; gives its figures.
+
+    `options` are those of `engine.report.report.report_of`, and what it raises is raised.
+    """
     from engine.report.report import report_of, save_report, write_report
 
     run, made = report_of(out, **options)
@@ -104,7 +107,7 @@ def evaluate(study: Study, verbose: bool) -> None:
 
 
 def actors(config: Config) -> int:
-    """How many actors a run has room for here: as configured, else one per GPU, or one per core without any."""
+    """How many actors a run has here: as configured; else one per GPU, or per core without any, but `actors.min`."""
     from cluster.local import cores
 
     return config.actors.max or max(cores() if device() == "cpu" else gpus(), config.actors.min)
@@ -118,6 +121,7 @@ def device() -> str:
 
 
 def gpus() -> int:
+    """GPUs of this machine, at least 1: to be asked where `device` is `cuda`."""
     import torch
 
     return max(1, torch.cuda.device_count())

@@ -108,7 +108,8 @@ def by_diffusion(config: Config) -> bool:
 
 
 def _condensed(run: Run, captions: list[str]) -> list[str]:
-    """What the service made of these captions, asked once per data set: it costs money and never answers the same."""
+    """What the service made of these captions. It is asked once per data set: it costs money, and its next answer would
+    be another."""
     config = run.config
     endpoint, limit = _endpoint(config), config.captions.limit
     name = layout.condensed(digest(sorted(captions), config.prompts.metaclass, endpoint.url, endpoint.model, limit))

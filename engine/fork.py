@@ -38,7 +38,7 @@ class Fork:
     def take_images(self) -> None:
         """Inversions and signatures that the plan names, and why there is none where an image was set aside."""
         plan = self._run.plan
-        names = {layout.inversion(item.key) for item in plan.inversions()}
+        names = {layout.inversion(item.key) for item in plan.inversions() if item.key}
         names |= {layout.signature(key) for image in plan.source.images if (key := plan.signature_key(image))}
         names |= {layout.set_aside(name) for name in names}
         there = (name for folder in (layout.INVERSIONS, layout.SIGNATURES) for name, _ in self._other.find(folder))

@@ -56,7 +56,7 @@ class Row:
 class Inversion:
     """One image to invert: where it is, the prompt to invert under, and the cache key of the result.
 
-    An empty key asks for nothing. An arm that takes latents alone has no prompt here.
+    An empty key asks for nothing. Where the arm takes latents alone, the image is encoded and the prompt is not used.
     """
 
     key: str
