@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -237,6 +238,11 @@ def _check(run: Run) -> None:
 
 
 def _check_free(storage: Storage) -> None:
+    if storage.is_local:
+        path = Path(storage.root)
+        there = next(place for place in (path, *path.parents) if storage.fs.exists(str(place)))
+        if not storage.fs.isdir(str(there)):
+            raise OutputError(f"{there} is a file, so no data set can be written to {storage.url}; choose a folder")
     foreign = [name for name in storage.names() if name not in _MAY_STAND_THERE]
     if foreign:
         raise OutputError(

@@ -154,6 +154,14 @@ class TestRefused:
         with pytest.raises(ConfigError, match="a data set only grows"):
             prepare(config(source, expanded, expansion__factor=2))
 
+    @pytest.mark.parametrize("below", ["", "set"])
+    def test_an_output_that_is_a_file(self, source: Path, tmp_path: Path, below: str) -> None:
+        file = tmp_path / "thesis.txt"
+        file.write_text("years of work")
+        with pytest.raises(OutputError, match=r"thesis\.txt is a file, so no data set can be written to .*a folder"):
+            prepare(config(source, file / below))
+        assert file.read_text() == "years of work"
+
     def test_an_output_that_holds_something_else(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("years of work")
         with pytest.raises(OutputError, match=r"holds something else \(thesis\.txt\)"):
