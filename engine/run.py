@@ -45,6 +45,9 @@ CONCEPTS_FROM = "learn.concepts"
 GIVEN = "given"
 """Stands in the log for the URL of concepts that the user gave."""
 
+_ARM_OF_DIFF_II = {key: value for key, value in Config().flat().items() if key.startswith("arm.")}
+"""What an identity means that names no arm (`Config.identity`)."""
+
 _MAY_STAND_THERE = frozenset({layout.OWN, layout.DEMO_SOURCE})
 """What an output may hold before its first entry: our own beginnings, and the demo's exported source."""
 
@@ -255,11 +258,11 @@ def _check_same(run: Run) -> None:
     first = run.history.opening
     if first is None:
         raise OutputError(f"{run.storage.url}: log entry 0 does not open a data set; restore it from a copy")
-    both = {**first.identity, **run.identity}
+    there, now = ({**_ARM_OF_DIFF_II, **identity} for identity in (first.identity, run.identity))
     changes = [
-        f"{key}: {first.identity.get(key)!r} there, {run.identity.get(key)!r} now"
-        for key in both
-        if first.identity.get(key) != run.identity.get(key)
+        f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
+        for key in {**there, **now}
+        if there.get(key) != now.get(key)
     ]
     if changes:
         raise OutputError(

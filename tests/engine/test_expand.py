@@ -285,7 +285,7 @@ def test_another_arm_is_expanded_verified_and_replayed(source: Path, tmp_path: P
         assert loaded.features["source_label"].names == list(snapshot.classes)
         assert all(s != label for s, label in zip(loaded["source_label"], loaded["label"], strict=True))
         assert {round(weight**2, 6) for weight in loaded["label_weight"]} <= {0.5, 0.7, 0.9}
-    with pytest.raises(OutputError, match=r"arm\.name: '.*' there, None now"):
+    with pytest.raises(OutputError, match=rf"what still fits\. arm\.name: '{arm}' there, 'diff-ii' now$"):
         prepare(config(source, tmp_path / "out", expansion__factor=1))
 
 
