@@ -55,14 +55,14 @@ def main(source: str, out: str, seed: str, *settings: str) -> None:
     work = threading.Thread(target=expand)
     work.start()
     draw, storage = random.Random(int(seed)), Storage(out)
-    happened = {"nodes_removed": 0, "nodes_drained": 0, "nodes_used": 0}
+    happened = {"nodes_removed": 0, "nodes_drained": 0}
     # In the main thread, where Ray sets its signal handlers.
     _until(storage, work, 2)
     time.sleep(draw.uniform(0.0, 1.0))
     if work.is_alive():
         cluster.remove_node(nodes[0], allow_graceful=False)
         happened["nodes_removed"] += 1
-        nodes.append(_node(cluster))
+        _node(cluster)
     _until(storage, work, 5)
     time.sleep(draw.uniform(0.0, 1.0))
     if work.is_alive():
@@ -72,7 +72,6 @@ def main(source: str, out: str, seed: str, *settings: str) -> None:
         time.sleep(NOTICE_SECONDS)
         cluster.remove_node(nodes[1], allow_graceful=False)
     work.join()
-    happened["nodes_used"] = len(nodes)
     print(json.dumps(happened), flush=True)
     ray.shutdown()
     cluster.shutdown()

@@ -44,6 +44,7 @@ class Tally:
         self.digest_equal = found.digest == expected.digest
         self.shards_digest_equal = found.shards_digest == expected.shards_digest
         self.problems += [*found.problems, *(f"orphan {name}" for name in found.orphans)]
+        self.problems += reader.problems
         self.versions_read = len(reader.seen)
         final = diffii.open(out).column("sample_id").to_pylist()
         if len(set(final)) != len(final):
@@ -60,6 +61,7 @@ class Reader(threading.Thread):
         super().__init__(daemon=True)
         self._url, self._done = url, threading.Event()
         self.seen: dict[int, list[str]] = {}
+        self.problems: list[str] = []
 
     def __enter__(self) -> Reader:
         self.start()
@@ -76,3 +78,6 @@ class Reader(threading.Thread):
                 self.seen[snapshot.version] = snapshot.column("sample_id").to_pylist() if len(snapshot) else []
             except (OutputError, FileNotFoundError):
                 continue  # not begun yet, or storage does not answer
+            except Exception as error:  # noqa: BLE001
+                # Raised in a thread, it would end the looking and fail nothing.
+                self.problems.append(f"a reader failed: {error!r}")

@@ -37,4 +37,5 @@ def test_trouble_changes_nothing(place: Place, trouble: str) -> None:
     tally = endure(place, trouble, seed=1)
     assert happened(tally) == EXPECTED[trouble], tally
     assert tally.ok, tally
+    assert tally.versions_read >= 3, tally
     assert tally.poisoned == 3
