@@ -206,7 +206,7 @@ def evaluate(
         str, typer.Option(help="scratch, lite0, or transformers models; several by commas.")
     ] = "scratch",
     seeds: Annotated[int, typer.Option(min=1, help="Draws, generations and trainings that are reported.")] = 5,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; to explore, 1000 with no tuning.")] = 0,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; 1000 explores: on validation images.")] = 0,
     tuning_seeds: Annotated[
         int, typer.Option(min=0, help="Seeds to choose p and learning rate on; 0: usual ones.")
     ] = 2,

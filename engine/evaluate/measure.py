@@ -51,7 +51,7 @@ def evaluate(study: Study, progress: Progress) -> list[dict[str, Any]]:
                 if results.find(**key) is not None:
                     continue
                 p, lr = best(study, arm, name, rates[name], tuned)
-                order = _order(study, sets, task, arm, name, p, lr, choosing=False)
+                order = _order(study, sets, task, arm, name, p, lr, choosing=study.exploring)
                 trainings.submit(
                     order, lambda found, key=key, p=p, lr=lr: results.add(key | found | {"p": p, "lr": lr})
                 )

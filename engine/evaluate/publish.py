@@ -29,6 +29,9 @@ def publish(study: Study, rows: Sequence[Mapping[str, Any]], note: Callable[[str
     return lines
 
 
+_EXPLORED = "Measured on the images that settings are chosen on, not on test images. "
+
+
 def _title(task: Task) -> str:
     shots = f", {task.shots} shots" if task.shots else ""
     return task.name + shots + (f", imbalance {task.imbalance}" if task.imbalance else "")
@@ -42,6 +45,7 @@ def _markdown(study: Study, task: Task, lines: Sequence[Line]) -> str:
         for name, given in (("p", study.p), ("learning rate", study.lr))
     ]
     text += [
+        f"{_EXPLORED if study.exploring else ''}"
         f"Mean over seeds, 95 % t-interval; differences are paired by seed. {'; '.join(told)}. "
         "Accuracy is that of the last step.",
         "",

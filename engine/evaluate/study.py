@@ -57,10 +57,10 @@ class Study:
             raise ConfigError("a study has at least one arm and one classifier")
         if self.seeds < 1 or self.first_seed < 0 or self.tuning_seeds < 0:
             raise ConfigError("--seeds must be 1 or more, --first-seed and --tuning-seeds 0 or more")
-        if self.tuning_seeds and max(self.reported) >= TUNING_SEED:
+        if max(self.reported) >= TUNING_SEED and (self.tuning_seeds or not self.exploring):
             raise ConfigError(
-                f"seeds from {TUNING_SEED} on are for choosing settings, so they cannot be reported too: give lower "
-                "ones, or --tuning-seeds 0, which chooses nothing"
+                f"seeds from {TUNING_SEED} on are for choosing settings, so they cannot be reported: give lower ones, "
+                f"or explore with --first-seed {TUNING_SEED} --tuning-seeds 0"
             )
         if self.p is not None and not 0 <= self.p <= 1:
             raise ConfigError(f"--p {self.p}: a probability lies in [0, 1]")
@@ -72,6 +72,11 @@ class Study:
         """(arm, classifier), each that there can be: CutMix pastes pixels, and lite0 sees features alone."""
         every = product(self.arms, self.classifiers)
         return [pair for pair in every if pair != (CUTMIX, LITE0)]
+
+    @property
+    def exploring(self) -> bool:
+        """Are settings compared on the draws, and measured on the images, that settings are chosen on?"""
+        return self.first_seed >= TUNING_SEED
 
     @property
     def reported(self) -> range:

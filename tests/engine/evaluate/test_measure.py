@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from diffii.classifiers.lite0 import Lite0
 from diffii.dataset.tables import read_table
 from diffii.errors import OutputError
 from engine.evaluate import Questions, Study
@@ -47,7 +48,7 @@ def test_a_study_is_measured_once_and_grows(folder: Path, ray_here: None) -> Non
         ("noise", 0, 6, 6),
     ]
     assert all(0 <= row["accuracy"] <= 100 and row["worst_group"] is None for row in rows)
-    assert (rows[1]["p"], rows[1]["lr"]) == (0.5, 0.01)
+    assert (rows[1]["p"], rows[1]["lr"]) == (0.5, Lite0.learning_rates[1])
     before = files(folder / "study")
     assert evaluate(first, Silent()) == rows
     assert files(folder / "study") == before, "what is measured is not measured again"
@@ -72,11 +73,17 @@ def test_a_training_that_failed_ends_a_study_at_the_next_one(folder: Path, ray_h
             trainings.submit(order, lambda _: None)
 
 
+def test_exploring_does_not_look_at_test_images(folder: Path, ray_here: None) -> None:
+    (row,) = evaluate(study(folder, arms=("real",), first_seed=1000), Silent())
+    assert row["real"] == 4, "a third of three images is kept apart, and measured on"
+    assert round(row["accuracy"] * 2 / 100, 6) in {0, 1, 2}, "of the two that were kept apart, not of the four others"
+
+
 @pytest.mark.slow
 def test_settings_are_chosen_on_other_draws(folder: Path, ray_here: None) -> None:
     rows = evaluate(study(folder, arms=("noise",), tuning_seeds=1, p=0.5), Silent())
     tried = read_table((folder / "study" / "choices.parquet").read_bytes()).to_pylist()
-    assert {(row["seed"], row["lr"]) for row in tried} == {(1000, lr) for lr in (0.003, 0.01, 0.03)}
+    assert {(row["seed"], row["lr"]) for row in tried} == {(1000, lr) for lr in Lite0.learning_rates}
     assert {row["real"] for row in tried} == {4}, "a third of three images is kept apart while choosing"
     best = max(tried, key=lambda row: row["accuracy"])
     assert rows[0]["lr"] == min(row["lr"] for row in tried if row["accuracy"] == best["accuracy"])
