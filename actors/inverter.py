@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -24,16 +25,17 @@ from actors.model import ActorSpec, load
 from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import INVERTED, SIGNED, SetAside
 from actors.shield import Shield
+from diffii.circle import gaussian
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
 from diffii.embedding import Embedder
 from diffii.errors import SourceError
 from diffii.features import perceptual_hash
-from diffii.hashing import digest, sha256
+from diffii.hashing import digest, seed64, sha256
 from diffii.image_files import opener
 from diffii.images import UnreadableImage, decode, fit
 from diffii.invert import invert
-from diffii.schedule import Spacing
+from diffii.schedule import Spacing, steps_within
 
 RESULT = pa.schema([("images", pa.int64()), ("set_aside", pa.list_(pa.string()))])
 """One row per task: its images, and the files that say which of them were set aside."""
@@ -46,6 +48,8 @@ class InverterSpec(ActorSpec):
     steps: int
     """0 encodes alone: the cached file then holds the latent and no inversion."""
     spacing: Spacing
+    diffuse: float = 0.0
+    """Share of the noise path that is diffused forwards instead of inverted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Inverter:
         self._readers: dict[str, Callable[[str], bytes]] = {}
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing) if spec.steps else None
+        self._diffused = steps_within(self._grid, spec.diffuse) if self._grid else 0
         self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
         device = self._backbone.device
         self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
@@ -141,7 +146,11 @@ class Inverter:
         latents = self._backbone.encode(np.stack([images.pixels[row] for row in batch]))
         if self._grid is None:
             return [save_tensors({"latent": latent}) for latent in latents.cpu().numpy()]
-        inversions = invert(self._backbone, latents, [images.task["prompt"][row] for row in batch], self._grid)
+        prompts = [images.task["prompt"][row] for row in batch]
+        # An image's noise is its own, so that its inversion is the same in every run and batch.
+        seeds = [seed64("diffuse", images.task["sha256"][row]) for row in batch]
+        noise = torch.from_numpy(np.stack([gaussian(seed, self._backbone.latent_shape) for seed in seeds]))
+        inversions = invert(self._backbone, latents, prompts, self._grid, self._diffused, noise)
         pairs = zip(latents.cpu().numpy(), inversions.cpu().numpy(), strict=True)
         return [save_tensors({"latent": latent, "inversion": inversion}) for latent, inversion in pairs]
 

@@ -1,4 +1,9 @@
-"""Images -> latents -> inversions: DDIM run backwards, without guidance (Diff-II, section 3.2)."""
+"""Images -> latents -> inversions: DDIM run backwards, without guidance (Diff-II, section 3.2).
+
+The first steps may be diffusion forwards instead ("There and Back Again", ICLR 2026). Near the clean end a model's
+answer hardly depends on noise, so steps taken there carry the image's smooth areas up into the inversion: it is
+shorter than noise, and its negative, which a circle passes through, is no noise at all.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,27 @@ from diffii.schedule import Grid, ddim_move
 
 
 @torch.inference_mode()
-def invert(backbone: Backbone, latents_BCHW: Tensor, prompts: Sequence[str], grid: Grid) -> Tensor:
+def invert(
+    backbone: Backbone,
+    latents_BCHW: Tensor,
+    prompts: Sequence[str],
+    grid: Grid,
+    diffused: int = 0,
+    noise_BCHW: Tensor | None = None,
+) -> Tensor:
     """Climb from clean float32 latents to the top of `grid`, each row under its own plain prompt.
 
-    The model is asked at the upper timestep of each segment, which is where sampling asks it on the way down.
+    The model is asked at the upper timestep of each segment, which is where sampling asks it on the way down. The first
+    `diffused` steps, 0 to all, are not asked for: `noise_BCHW` takes the latents there in one go.
     """
     text = backbone.prompts(list(prompts))
     x = latents_BCHW.to(backbone.device)
-    for index, timestep in enumerate(grid.timesteps):
-        below = grid.below(index)
+    if diffused:
+        assert noise_BCHW is not None
+        alpha = grid.alphas[diffused - 1]
+        x = alpha**0.5 * x + (1 - alpha) ** 0.5 * noise_BCHW.to(backbone.device)
+    for index in range(diffused, grid.steps):
+        timestep, below = grid.timesteps[index], grid.below(index)
         epsilon = backbone.epsilon(x, timestep, below, text)
         x = ddim_move(x, epsilon, below, grid.alphas[index])
     return x

@@ -51,6 +51,12 @@ def make_grid(alphas_cumprod: np.ndarray, clean_alpha: float, steps: int, spacin
     return Grid(timesteps, tuple(float(alphas_cumprod[t]) for t in timesteps), clean_alpha, total)
 
 
+def steps_within(grid: Grid, share: float) -> int:
+    """How many steps of the grid, from the clean end, end within this share of the path, in [0, 1]."""
+    boundary = grid.train_timesteps * Fraction(repr(float(share)))
+    return sum(t + 1 <= boundary for t in grid.timesteps)
+
+
 def suffix_stage(grid: Grid, split: float) -> tuple[bool, ...]:
     """For each timestep of the grid: is it in the first stage, whose prompt has the suffix?
 

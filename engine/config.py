@@ -157,11 +157,18 @@ class InversionConfig(_Group):
     """`reference`: 200 steps on the leading grid, as the published code does, for sampling too."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """DDIM steps from an image to its inversion."""
+    diffuse: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.04
+    """Share of the noise path, from the image on, that is diffused forwards instead of inverted; 0 inverts all of it.
+    It makes inversions as long and as white as noise, and images of the right class more frequent."""
     norm: Norm = "sqrt_d"
     """Length of a circle point: that of its parents, or sqrt(D) as Gaussian noise has. Inversions come out shorter than
     noise (0.85 of it on the embedded model), and sampling from their length gave fewer images of the right class."""
     micro_batch: Count = 16
     """Rows of every model call while inverting."""
+
+    def named(self) -> dict[str, Any]:
+        """The settings as recipes name them: rows that nothing was diffused for are named as before it could be."""
+        return self.model_dump(exclude=None if self.diffuse else {"diffuse"})
 
 
 class GenerationConfig(_Group):
@@ -297,9 +304,11 @@ class Config(_Group):
     def identity(self) -> dict[str, Any]:
         """The settings that may never change once a run has begun (law 4).
 
-        Diff-II's own rows are as they were before there were arms, so it is named by none.
+        What is as it was before there was a setting for it is not named: Diff-II by no arm, no diffusion by no share.
         """
         kept = {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
+        if not self.inversion.diffuse:
+            del kept["inversion.diffuse"]
         return {key: value for key, value in kept.items() if self.arm.name != DIFF_II or not key.startswith("arm.")}
 
 

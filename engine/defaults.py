@@ -14,6 +14,7 @@ STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 REFERENCE: dict[str, Any] = {
     "inversion.steps": 200,
+    "inversion.diffuse": 0.0,
     "inversion.norm": "parents",
     "generation.steps": 25,
     "generation.guidance_scale": 7.5,

@@ -212,7 +212,7 @@ class Plan:
     @cached_property
     def _shared_recipe(self) -> dict[str, Any]:
         config = self.config
-        inversion = config.inversion.model_dump() if self.arm.takes == "inversions" else None
+        inversion = config.inversion.named() if self.arm.takes == "inversions" else None
         return {
             "kind": self.arm.name,
             "weights": self.weights,
@@ -242,6 +242,7 @@ class Plan:
     def _inversion_base(self) -> list[Any]:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
         base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
+        base += [["diffuse", inversion.diffuse]] if inversion.diffuse else []
         return [*base, self.learned.concepts] if self.learned.concepts else base
 
     def signature_key(self, image: SourceImage) -> str:

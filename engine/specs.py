@@ -33,6 +33,7 @@ def inverter_spec(run: Run) -> InverterSpec:
         output_url=run.storage.url,
         steps=config.inversion.steps if run.plan.arm.takes == "inversions" else 0,
         spacing=spacing(config),
+        diffuse=config.inversion.diffuse,
         micro_batch=config.inversion.micro_batch,
         embedder=embedder(config),
         stall_timeout=config.engine.stall_timeout,

@@ -15,6 +15,7 @@ from diffii.garments.catalog import CONTEXTS
 from diffii.garments.data import pool
 from diffii.garments.scene import compose
 from diffii.invert import fixed_batches, invert
+from diffii.schedule import steps_within
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,21 @@ def test_inversions_are_close_to_gaussian_and_differ_by_image(backbone: Backbone
     flat = torch.nn.functional.normalize(inversions.flatten(1), dim=1)
     cosines = (flat @ flat.T)[~torch.eye(len(images), dtype=torch.bool)]
     assert float(cosines.abs().max()) < 0.6
+
+
+def test_diffusing_the_first_steps_makes_inversions_as_long_as_noise(backbone: Backbone, images: np.ndarray) -> None:
+    prompts, grid = ["a photo of a top"] * len(images), backbone.grid(50, "matched")
+    latents, fresh = backbone.encode(images), noise(backbone, len(images))
+    inverted = float(invert(backbone, latents, prompts, grid).std())
+    diffused = steps_within(grid, 0.04)
+    assert diffused == 2
+    partly = invert(backbone, latents, prompts, grid, diffused, fresh)
+    assert inverted < 0.9 < float(partly.std()) < 1.1
+    back = denoise(backbone, partly, prompts, prompts, grid, 1.0, 1.0)
+    assert float((back - latents).square().mean().sqrt() / latents.std()) < 0.2, "it still is an inversion of the image"
+    level = grid.alphas[-1]
+    whole = invert(backbone, latents, prompts, grid, grid.steps, fresh)
+    assert torch.equal(whole, level**0.5 * latents + (1 - level) ** 0.5 * fresh)
 
 
 def test_the_suffix_is_seen_in_the_first_stage_only(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

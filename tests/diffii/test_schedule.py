@@ -11,7 +11,7 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffii.schedule import Grid, ddim_move, make_grid, suffix_stage, to_epsilon
+from diffii.schedule import Grid, ddim_move, make_grid, steps_within, suffix_stage, to_epsilon
 
 SD = {
     "num_train_timesteps": 1000,
@@ -68,6 +68,11 @@ def test_stage_boundary_is_exact_at_every_split(hundredths: int) -> None:
     every = Grid(tuple(range(1000)), tuple([0.5] * 1000), 1.0, 1000)
     first = 1000 - Fraction(hundredths, 100) * 1000
     assert suffix_stage(every, hundredths / 100) == tuple(t >= first for t in range(1000))
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.039, 0), (0.04, 1), (0.12, 3), (0.28, 7), (1.0, 25)])
+def test_steps_within_a_share_of_the_path(share: float, count: int) -> None:
+    assert steps_within(grid(25), share) == count
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

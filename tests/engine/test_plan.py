@@ -251,7 +251,8 @@ def test_inversion_keys_follow_what_shapes_an_inversion() -> None:
     assert len(keys) == 4
     assert {item.key for item in make([2, 2], generation__split=0.9, expansion__seed=5).inversions()} == keys
     assert {item.key for item in make([2, 2], dedup__embedder="lite0").inversions()} == keys
-    for key, value in (("inversion__steps", 10), ("backbone__dtype", "bf16"), ("prompts__metaclass", "car")):
+    shapes = [("inversion__steps", 10), ("inversion__diffuse", 0.0)]
+    for key, value in (*shapes, ("backbone__dtype", "bf16"), ("prompts__metaclass", "car")):
         assert not {item.key for item in make([2, 2], **{key: value}).inversions()} & keys
 
 
@@ -300,6 +301,7 @@ def test_auto_takes_the_embedded_model_for_the_embedded_classes_only() -> None:
 def test_the_reference_preset_is_the_published_codes_numbers_unless_set() -> None:
     preset = resolve(from_flat({"inversion.preset": "reference", "backbone.model": "x"}), ("a",))
     assert (preset.inversion.steps, preset.generation.steps, preset.generation.guidance_scale) == (200, 25, 7.5)
+    assert (preset.inversion.diffuse, preset.inversion.norm) == (0.0, "parents")
     own = resolve(from_flat({"inversion.preset": "reference", "inversion.steps": 20, "backbone.model": "x"}), ("a",))
     assert own.inversion.steps == 20
 
@@ -308,8 +310,8 @@ class TestArms:
     """One plan, other beginnings."""
 
     def test_diff_ii_is_what_it_was_before_there_were_arms(self) -> None:
-        plan = make([1, 2, 3])
-        assert not any(key.startswith("arm.") for key in plan.config.identity())
+        plan = make([1, 2, 3], inversion__diffuse=0)
+        assert not any(key.startswith("arm.") or key == "inversion.diffuse" for key in plan.config.identity())
         row = plan.row(1, 0)
         assert row.sample_id == "32c61b8e1ce1e87cd318086c02ba5405", "the name of a published row may never change"
         assert json.loads(row.recipe)["kind"] == "diff-ii"
