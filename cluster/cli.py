@@ -207,6 +207,7 @@ def evaluate(
     ] = "scratch",
     seeds: Annotated[int, typer.Option(min=1, help="Draws, generations and trainings that are reported.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them; 1000 explores: on validation images.")] = 0,
+    trainings: Annotated[int, typer.Option(min=1, help="Networks per arm and seed, averaged.")] = 1,
     tuning_seeds: Annotated[
         int, typer.Option(min=0, help="Seeds to choose p and learning rate on; 0: usual ones.")
     ] = 2,
@@ -237,6 +238,7 @@ def evaluate(
         classifiers=_names(classifier),
         seeds=seeds,
         first_seed=first_seed,
+        trainings=trainings,
         tuning_seeds=tuning_seeds,
         p=p,
         lr=lr,

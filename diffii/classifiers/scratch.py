@@ -20,8 +20,8 @@ from diffii.classifiers.job import Job, batches, targets, warm_cosine
 from diffii.classifiers.pixels import pixels_of
 from diffii.hashing import seed64
 
-STEPS, BATCH, WEIGHT_DECAY = 400, 64, 0.05
-WIDTHS = (24, 48, 96)
+STEPS, BATCH, WEIGHT_DECAY = 250, 64, 0.05
+WIDTHS = (16, 32, 64)
 SMALL, LARGE = 32, 64
 """Edges that images are brought to: those of up to 48 pixels, and all others."""
 SHIFT = 2
@@ -33,7 +33,7 @@ class Scratch:
     """The classifier of that name; `steps` is for tests."""
 
     name = "scratch"
-    learning_rates = (1e-3, 3e-3, 1e-2)
+    learning_rates = (3e-3, 1e-2, 3e-2)
 
     def __init__(self, steps: int = STEPS) -> None:
         self._steps = steps

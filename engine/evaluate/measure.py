@@ -140,6 +140,7 @@ def _order(
         lr=lr,
         choosing=choosing,
         cache=f"{storage.url}/{FEATURES}" if storage.is_local else "",
+        trainings=study.trainings,
     )
 
 

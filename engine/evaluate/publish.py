@@ -47,7 +47,8 @@ def _markdown(study: Study, task: Task, lines: Sequence[Line]) -> str:
     text += [
         f"{_EXPLORED if study.exploring else ''}"
         f"Mean over seeds, 95 % t-interval; differences are paired by seed. {'; '.join(told)}. "
-        "Accuracy is that of the last step.",
+        + (f"A figure of a seed is the mean of {study.trainings} trainings. " if study.trainings > 1 else "")
+        + "Accuracy is that of the last step.",
         "",
     ]
     for figure in dict.fromkeys(line.figure for line in lines):

@@ -40,6 +40,9 @@ class Study:
     """How many seeds are reported: seed k is draw k, concepts k, generation k and training k."""
     first_seed: int = 0
     """The first of them."""
+    trainings: int = 1
+    """Networks per arm and seed, whose figures are averaged: a small network that starts from nothing differs by points
+    from one training seed to the next."""
     tuning_seeds: int = 2
     """Seeds 1000, 1001, ... on which p and learning rate are chosen; 0 chooses nothing and takes the usual ones."""
     p: float | None = None
@@ -55,6 +58,8 @@ class Study:
                 raise ConfigError(f"--arms {arm}: there are {', '.join(NAMES)}")
         if not self.arms or not self.classifiers:
             raise ConfigError("a study has at least one arm and one classifier")
+        if self.trainings < 1:
+            raise ConfigError("--trainings must be 1 or more")
         if self.seeds < 1 or self.first_seed < 0 or self.tuning_seeds < 0:
             raise ConfigError("--seeds must be 1 or more, --first-seed and --tuning-seeds 0 or more")
         if max(self.reported) >= TUNING_SEED and (self.tuning_seeds or not self.exploring):
@@ -109,7 +114,7 @@ class Study:
         Two sets of one's own images may have one name, and one may change: what they hold counts, too.
         """
         fixed = {key: value for key, value in (("p", self.p), ("lr", self.lr)) if value is not None}
-        return digest(self.set_settings(arm), fixed, self.tuning_seeds, *own_images(self.questions))[:8]
+        return digest(self.set_settings(arm), fixed, self.tuning_seeds, self.trainings, *own_images(self.questions))[:8]
 
     def probabilities(self, arm: str) -> tuple[float, ...]:
         """What is tried for p."""

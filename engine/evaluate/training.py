@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from diffii.classifiers import Job, classifier
 from diffii.dataset.labelled import Labelled, labelled
 from diffii.dataset.snapshot import open_snapshot
 from diffii.errors import OutputError
+from diffii.hashing import seed64
 from diffii.protocols.task import Sample, Task, score
 from engine.evaluate.study import BLENDS
 from engine.evaluate.tasks import Questions, draw
@@ -37,6 +38,8 @@ class Training:
     """Measure on the images that settings are chosen on; else on the test images."""
     cache: str
     """A folder for what is computed once per image; "" for none."""
+    trainings: int = 1
+    """How many networks are trained, from seeds of their own; their figures are averaged."""
 
 
 def train(order: Training) -> dict[str, Any]:
@@ -62,13 +65,22 @@ def train(order: Training) -> dict[str, Any]:
         long_tailed=order.questions.long_tailed,
         cache=Path(order.cache) if order.cache else None,
     )
-    predicted = classifier(order.classifier)(job)
+    found: list[dict[str, float | None]] = []
+    for number in range(order.trainings):
+        seed = seed64(order.seed, "training", number) if number else order.seed
+        predicted = classifier(order.classifier)(replace(job, seed=seed))
+        if order.choosing:
+            found.append({"accuracy": 100 * float((predicted == job.held.labels).mean())})
+        else:
+            found.append(_figures(task, predicted))
     counts = {"real": len(task.train), "synthetic": len(made.labels) if made is not None else 0}
-    if order.choosing:
-        figures = {"accuracy": 100 * float((predicted == job.held.labels).mean())}
-    else:
-        figures = _figures(task, predicted)
-    return {**figures, **counts, "seconds": time.monotonic() - began}
+    return {**_average(found), **counts, "seconds": time.monotonic() - began}
+
+
+def _average(found: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """Each figure's mean; a figure that a task does not have stays None."""
+    values = {name: [one[name] for one in found] for name in found[0]}
+    return {name: None if None in many else float(np.mean(many)) for name, many in values.items()}  # pyright: ignore
 
 
 def _figures(task: Task, predicted: np.ndarray) -> dict[str, float | None]:

@@ -55,6 +55,7 @@ def test_questions_that_make_no_sense(wrong: dict[str, str], said: str) -> None:
         ({"p": 1.5}, "--p 1.5"),
         ({"lr": 0.0}, "--lr 0.0"),
         ({"seeds": 0}, "--seeds must be 1 or more"),
+        ({"trainings": 0}, "--trainings must be 1 or more"),
         ({"first_seed": 999, "seeds": 2}, "seeds from 1000 on are for choosing settings"),
         ({"first_seed": 999, "seeds": 2, "tuning_seeds": 0}, "seeds from 1000 on are for choosing settings"),
         ({"first_seed": 1000, "tuning_seeds": 1}, "explore with --first-seed 1000 --tuning-seeds 0"),

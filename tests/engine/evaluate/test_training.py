@@ -7,7 +7,7 @@ import pytest
 
 from diffii.protocols.task import Sample, Task
 from engine.evaluate.results import FIGURES
-from engine.evaluate.training import _figures
+from engine.evaluate.training import _average, _figures
 
 
 def task(groups: list[int], names: tuple[str, ...]) -> Task:
@@ -28,3 +28,10 @@ def test_without_groups_or_with_equal_ones_the_accuracy_is_the_average() -> None
     assert (one["worst_group"], one["group_average"]) == (None, None)
     two = _figures(task([0, 1], ("land", "water")), np.array([0, 1]))
     assert (two["accuracy"], two["worst_group"], two["group_average"]) == (50, 0, None)
+
+
+def test_several_trainings_are_averaged_figure_by_figure() -> None:
+    assert _average([{"accuracy": 40.0, "few": None}, {"accuracy": 50.0, "few": None}]) == {
+        "accuracy": 45.0,
+        "few": None,
+    }
