@@ -55,6 +55,8 @@ class GeneratorSpec(ActorSpec):
     guidance: float
     norm: Norm
     encoding: Encoding
+    quality: int | None = None
+    mark: bool = False
     arm: str = DIFF_II
 
 
@@ -237,7 +239,7 @@ class Generator:
         if trouble is not None:
             return record | {"outcome": staged.REJECTED, "reason": trouble}
         pixels = (np.clip(outcome, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-        data = encode(pixels, self._spec.encoding)
+        data = encode(pixels, self._spec.encoding, self._spec.quality, self._spec.mark)
         return record | {
             "outcome": staged.KEPT,
             "image": data,

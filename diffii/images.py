@@ -9,7 +9,9 @@ import zlib
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
+
+from diffii.provenance import MADE_BY_A_MODEL, PNG_KEYWORD
 
 Encoding = Literal["png", "webp", "jpeg"]
 
@@ -17,6 +19,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 MAX_PIXELS = 100_000_000
 """A larger image is refused before it is decoded: a small file can claim to be gigapixels."""
 MAX_BYTES = 256 * 2**20
+JPEG_QUALITY = 95
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Whatever a file is called, nothing else is tried: for some formats Pillow runs another program (EPS: Ghostscript)."""
@@ -72,17 +75,28 @@ def fit(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image, dtype=np.uint8)
 
 
-def encode(pixels: np.ndarray, encoding: Encoding) -> bytes:
-    """Encode uint8 (H, W, 3); the same pixels give the same bytes for one version of Pillow."""
+def encode(pixels: np.ndarray, encoding: Encoding, quality: int | None = None, mark: bool = False) -> bytes:
+    """Encode uint8 (H, W, 3); the same pixels give the same bytes for one version of Pillow.
+
+    `quality`, 1 to 100, is that of jpeg (95 by default) and of webp (lossless by default); png has none. With `mark`
+    the file says that a model made it (`diffii.provenance`).
+    """
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
+    xmp = {"xmp": MADE_BY_A_MODEL.encode()} if mark else {}
     if encoding == "png":
-        image.save(buffer, "PNG", compress_level=1 if image.width > 64 else 9)
-    elif encoding == "webp":
+        chunks = PngImagePlugin.PngInfo()
+        if mark:
+            chunks.add_itxt(PNG_KEYWORD, MADE_BY_A_MODEL)
+        image.save(buffer, "PNG", compress_level=1 if image.width > 64 else 9, pnginfo=chunks)
+    elif encoding == "webp" and quality is None:
         # Method 0 is four times faster than PNG at level 1 and no larger.
-        image.save(buffer, "WEBP", lossless=True, method=0, quality=0)
+        image.save(buffer, "WEBP", lossless=True, method=0, quality=0, **xmp)
+    elif encoding == "webp":
+        image.save(buffer, "WEBP", quality=quality, **xmp)
     else:
-        image.save(buffer, "JPEG", quality=95, subsampling=0)
+        # Colours at full resolution: fine-grained classes differ in small coloured marks.
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY if quality is None else quality, subsampling=0, **xmp)
     return buffer.getvalue()
 
 

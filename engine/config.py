@@ -35,9 +35,21 @@ class OutputConfig(_Group):
     format: Literal["parquet"] = "parquet"
     """Shard format."""
     encoding: Literal["png", "webp", "jpeg"] = "png"
-    """How images are stored: png and webp are lossless, jpeg has quality 95."""
+    """How images are stored. png and webp are lossless, jpeg has quality 95, unless `quality` says otherwise."""
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Quality of jpeg; or of webp, which then is no longer lossless."""
+    mark: bool = True
+    """Each image's own metadata say that a model made it (IPTC digital source type, in XMP)."""
     shard_rows: Count = 1000
     """A shard is published once this many kept rows are decided."""
+
+    @model_validator(mode="after")
+    def _png_has_no_quality(self) -> OutputConfig:
+        if self.encoding == "png" and self.quality is not None:
+            raise ValueError(
+                f"output.quality={self.quality}: png is lossless and has none; set output.encoding to webp or jpeg"
+            )
+        return self
 
 
 class PromptsConfig(_Group):
@@ -304,16 +316,17 @@ class Config(_Group):
     def identity(self) -> dict[str, Any]:
         """The settings that may never change once a run has begun (law 4).
 
-        What is as it was before there was a setting for it is not named: Diff-II by no arm, no diffusion by no share.
+        What is as it was before there was a setting for it is not named: Diff-II by no arm, and nothing in `UNSAID`.
         """
         kept = {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
-        if not self.inversion.diffuse:
-            del kept["inversion.diffuse"]
-        return {key: value for key, value in kept.items() if self.arm.name != DIFF_II or not key.startswith("arm.")}
+        said = {key: value for key, value in kept.items() if key not in UNSAID or value != UNSAID[key]}
+        return {key: value for key, value in said.items() if self.arm.name != DIFF_II or not key.startswith("arm.")}
 
 
 GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.target", "expansion.max_attempts"})
 """May change upwards: more rows of the same plan, which `engine.plan.next_wave` holds every class to."""
+UNSAID: dict[str, Any] = {"inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
+"""What a log means that does not name these keys: it was begun when rows were as these values make them."""
 OPERATIONAL = frozenset(
     {"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"}
     | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}

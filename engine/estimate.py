@@ -21,7 +21,7 @@ from diffii.contexts.diffusion import DiffusionSettings, rows_per_image
 from diffii.denoise import denoise
 from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
-from diffii.images import Encoding, encode
+from diffii.images import encode
 from diffii.invert import invert
 from engine.caption_stage import by_diffusion, wanted
 from engine.concept_stage import learn_settings
@@ -165,7 +165,7 @@ def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
     name = embedder(config)
     signer = Embedder.load(name, config.generation.micro_batch) if name else None
     loaded = time.time() - began
-    encoding: Encoding = config.output.encoding
+    output = config.output
     inversion, generation = config.inversion, config.generation
     noise = torch.randn(generation.micro_batch, *backbone.latent_shape)
     start = torch.randn(inversion.micro_batch, *backbone.latent_shape)
@@ -182,7 +182,7 @@ def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
     finish_began = time.perf_counter()
     images = backbone.decode(noise)
     pixels = (np.clip(images, 0, 1) * 255).astype(np.uint8)
-    data = [encode(image, encoding) for image in pixels]
+    data = [encode(image, output.encoding, output.quality, output.mark) for image in pixels]
     for image in pixels:
         perceptual_hash(image)
     finish = (time.perf_counter() - finish_began) / len(pixels)

@@ -24,7 +24,7 @@ from diffii.hashing import digest
 from diffii.weights import locate, weights_digest
 from engine.append import LogWriter
 from engine.card import Counts, data_set_card
-from engine.config import AUTO, OFF, Config
+from engine.config import AUTO, OFF, UNSAID, Config
 from engine.defaults import resolve
 from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
@@ -226,7 +226,7 @@ def load_run(url: str) -> Run:
         raise OutputError(f"{url}: {layout.source_manifest(first.source)} is missing; restore it from a copy")
     source = Source.from_parquet(url, first.classes, manifest)
     settings = {key: value for key, value in first.identity.items() if key not in DIGESTS}
-    config = from_flat({**settings, "output.url": url, "backbone.model": first.model})
+    config = from_flat({**UNSAID, **settings, "output.url": url, "backbone.model": first.model})
     plan = Plan(config, source, first.identity[WEIGHTS], first.identity.get(EMBEDDER, ""), learned_of(history))
     return Run(storage, config, source, plan, history)
 
@@ -258,7 +258,7 @@ def _check_same(run: Run) -> None:
     first = run.history.opening
     if first is None:
         raise OutputError(f"{run.storage.url}: log entry 0 does not open a data set; restore it from a copy")
-    there, now = ({**_ARM_OF_DIFF_II, **identity} for identity in (first.identity, run.identity))
+    there, now = ({**UNSAID, **_ARM_OF_DIFF_II, **identity} for identity in (first.identity, run.identity))
     changes = [
         f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
         for key in {**there, **now}

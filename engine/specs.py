@@ -54,6 +54,8 @@ def generator_spec(run: Run) -> GeneratorSpec:
         norm=config.inversion.norm,
         micro_batch=config.generation.micro_batch,
         encoding=config.output.encoding,
+        quality=config.output.quality,
+        mark=config.output.mark,
         embedder=embedder(config),
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,

@@ -90,7 +90,7 @@ class Study:
     def config_of(self, task: Task, arm: str, source: str, output: str) -> Config:
         """How the set of a task and arm is made: the study's settings with the seed's own."""
         given = explicit_keys(self.config)
-        values: dict[str, Any] = {"source.url": source, "output.url": output, "arm.name": arm}
+        values: dict[str, Any] = {**self._unmarked, "source.url": source, "output.url": output, "arm.name": arm}
         values |= dict.fromkeys(_OF_A_SEED, task.seed)
         values |= {} if "prompts.metaclass" in given else {"prompts.metaclass": task.metaclass}
         if task.imbalance is not None and not {"expansion.factor", "expansion.per_class", "expansion.target"} & set(
@@ -103,10 +103,15 @@ class Study:
         """Names how an arm's sets are made, whatever the seed; "" for an arm without sets."""
         if arm not in ARMS:
             return ""
-        config = with_values(self.config, {"arm.name": arm})
+        config = with_values(self.config, {**self._unmarked, "arm.name": arm})
         chosen = {**config.identity(), **{key: config.flat()[key] for key in sorted(GROWABLE)}}
         chosen |= {"learn.concepts": config.learn.concepts}
         return digest({key: value for key, value in chosen.items() if key not in _OF_A_SEED})[:8]
+
+    @property
+    def _unmarked(self) -> dict[str, Any]:
+        """A study's sets are its own and not passed on; marked ones would have to be made, and measured, again."""
+        return {} if "output.mark" in explicit_keys(self.config) else {"output.mark": False}
 
     def settings(self, arm: str) -> str:
         """Names all that makes a figure of an arm differ from another's of the same task and seed.

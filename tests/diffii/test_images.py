@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -301,3 +302,28 @@ def test_the_extension_is_the_one_people_use() -> None:
     kinds: list[Encoding] = ["png", "webp", "jpeg"]
     assert [f".{extension(kind)}" for kind in kinds] == [".png", ".webp", ".jpg"]
     assert {f".{extension(kind)}" for kind in kinds} <= images.SUFFIXES
+
+
+@pytest.mark.parametrize("quality", [None, 60])
+@pytest.mark.parametrize("encoding", ["png", "webp", "jpeg"])
+def test_a_mark_says_that_a_model_made_it_and_changes_no_pixel(encoding: Encoding, quality: int | None) -> None:
+    made = noise(40)
+    plain, marked = (encode(made, encoding, quality, mark) for mark in (False, True))
+    assert marked == encode(made, encoding, quality, mark=True) and "xmp" not in Image.open(io.BytesIO(plain)).info
+    with Image.open(io.BytesIO(marked)) as image:
+        packet = image.info["xmp"]
+    found = [
+        element.text
+        for element in ElementTree.fromstring(packet.strip(b"\0")).iter()
+        if element.tag == "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+    ]
+    assert found == ["http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"]
+    assert np.array_equal(pixels(decode(marked)), pixels(decode(plain)))
+
+
+def test_quality_makes_webp_lossy_and_files_smaller() -> None:
+    made = noise(64)
+    assert not np.array_equal(pixels(decode(encode(made, "webp", 90))), made)
+    for encoding in ("webp", "jpeg"):
+        assert len(encode(made, encoding, 50)) < len(encode(made, encoding, 90)) < len(encode(made, encoding))
+    assert encode(made, "jpeg", 95) == encode(made, "jpeg")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diffii.errors import ConfigError
-from engine.config import GROWABLE, OPERATIONAL, Config, ExpansionConfig
+from engine.config import GROWABLE, OPERATIONAL, UNSAID, Config, ExpansionConfig
 from engine.settings import KEYS, from_flat, load_config
 
 
@@ -30,9 +30,15 @@ def test_the_defaults_are_a_configuration() -> None:
 
 def test_every_key_is_of_one_kind() -> None:
     assert set(KEYS) > GROWABLE | OPERATIONAL and not GROWABLE & OPERATIONAL
-    assert set(from_flat({"arm.name": "noise"}).identity()) == set(KEYS) - GROWABLE - OPERATIONAL
+    every = {"arm.name": "noise", "output.encoding": "webp", "output.quality": 80}
+    assert set(from_flat(every).identity()) == set(KEYS) - GROWABLE - OPERATIONAL
     unnamed = {key for key in KEYS if key.startswith("arm.")}
-    assert set(Config().identity()) == set(KEYS) - GROWABLE - OPERATIONAL - unnamed, "logs from before there were arms"
+    older = from_flat({"output.mark": False, "inversion.diffuse": 0})
+    known = set(KEYS) - GROWABLE - OPERATIONAL - set(UNSAID)
+    assert set(older.identity()) == known - unnamed, (
+        "logs from before there were arms, and other things that have a setting now"
+    )
+    assert set(Config().identity()) == known - unnamed | {"output.mark", "inversion.diffuse"}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +82,8 @@ def test_a_key_without_its_group_names_every_group_that_has_it() -> None:
         "inversion.steps=1001",
         "inversion.preset=other",
         "output.encoding=gif",
+        "output.quality=0",
+        "output.quality=101",
         "output.shard_rows=0",
         "commit.chunk_size=5000",
         "actors.gpus=-1",
@@ -220,3 +228,8 @@ def test_a_file_that_cannot_be_read_is_named(yaml_file: Path) -> None:
     assert "is not YAML" in refused(file=yaml_file)
     assert "cannot be read" in refused(file=yaml_file.parent)
     assert "cannot be read" in refused(file=yaml_file / "run.yaml")
+
+
+def test_png_has_no_quality() -> None:
+    assert refused(sets=["output.quality=80"]).startswith("output.quality=80: png is lossless and has none")
+    assert load_config(sets=["output.encoding=webp", "output.quality=80"]).output.quality == 80
