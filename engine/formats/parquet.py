@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffii.dataset.tables import read_table
+from engine.formats.part import Origin, Part, Records, Written
 
 SCHEMA = pa.schema(
     [
@@ -61,14 +62,23 @@ def write_shard(staged: pa.Table, classes: Sequence[str], extension: str) -> byt
     if SOFT.names[0] in staged.column_names:
         schema = pa.schema([*SCHEMA, *SOFT])
         columns |= {name: staged[name] for name in ("strength", *SOFT.names)}
-    schema = schema.with_metadata({"huggingface": _features(classes, schema)})
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    return encode_table(table, classes, staged["image"].nbytes)
+
+
+def encode_table(table: pa.Table, classes: Sequence[str], image_bytes: int) -> bytes:
+    """Rows with the columns of a shard as its bytes; the same rows give the same bytes for one pyarrow version.
+
+    `image_bytes`, what the images take, decides how many rows are in a row group.
+    """
+    rows, schema = table.num_rows, table.schema
+    table = table.replace_schema_metadata({"huggingface": features(classes, schema)})
     buffer = io.BytesIO()
     rest = [name for name in schema.names if name != "image"]
     pq.write_table(
         table,
         buffer,
-        row_group_size=max(1, min(rows, ROW_GROUP_BYTES * rows // max(1, staged["image"].nbytes))),
+        row_group_size=max(1, min(rows, ROW_GROUP_BYTES * rows // max(1, image_bytes))),
         # Images are compressed already, and a dictionary would hash every one of them.
         compression={"image.bytes": "none", "image.path": "none", **dict.fromkeys(rest, "zstd")},  # pyright: ignore
         use_dictionary=["class_name", "suffix"],  # pyright: ignore[reportArgumentType]
@@ -78,7 +88,8 @@ def write_shard(staged: pa.Table, classes: Sequence[str], extension: str) -> byt
     return buffer.getvalue()
 
 
-def _features(classes: Sequence[str], schema: pa.Schema) -> str:
+def features(classes: Sequence[str], schema: pa.Schema) -> str:
+    """What `datasets` is told of the columns: the value of the schema's metadata key `huggingface`."""
     kinds = {pa.int64(): "int64", pa.uint64(): "uint64", pa.float64(): "float64", pa.string(): "string"}
     kinds |= {pa.bool_(): "bool", pa.binary(8): "binary"}
     features: dict[str, Any] = {}
@@ -96,3 +107,21 @@ def read_kept(data: bytes) -> list[tuple[str, bytes]]:
     """(sample id, image bytes) of every row of a shard."""
     table = read_table(data, ["sample_id", "image"])
     return [(row["sample_id"], row["image"]["bytes"]) for row in table.to_pylist()]
+
+
+class Parquet:
+    """The data set's own format again: with other encodings, or with the real images, which have no recipe."""
+
+    name: ClassVar[str] = "parquet"
+    patterns: ClassVar[Mapping[Origin, str]] = {"data": "data/train-*.parquet", "real": "real/train-*.parquet"}
+
+    def write(self, part: Part) -> Written:
+        images = sum(chunk.field("bytes").nbytes for chunk in part.table["image"].chunks)
+        name = f"{part.origin}/train-{part.number:05d}.parquet"
+        return Written(files=[(name, encode_table(part.table, part.classes, images))])
+
+    def index(self, records: Records) -> Iterator[tuple[str, bytes]]:
+        return iter(())
+
+    def usage(self, url: str, extension: str) -> str:
+        return f'datasets.load_dataset("{url}")'
