@@ -11,7 +11,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Two files at once: most of the longer tests wait for processes of their own.
 TWO := -n 2 --dist loadfile
 
-.PHONY: demo test test-all simulate check clean
+.PHONY: demo test test-all readers simulate check clean
 
 demo: $(READY)
 	$(BIN)/diffii demo
@@ -21,6 +21,10 @@ test: check
 
 test-all: check
 	$(BIN)/pytest $(TWO)
+
+# Readers that want other versions of our packages, each in an environment of its own below .readers.
+readers: $(READY)
+	$(BIN)/python -m tests.readers
 
 RUNS ?= 1000
 
@@ -34,7 +38,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .readers build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -190,6 +190,30 @@ def report(
 
 
 @app.command()
+def export(
+    out: Out,
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="An empty or new place, or an earlier export.")],
+    format: Annotated[
+        str, typer.Option("--format", help="webdataset, mds, imagefolder or parquet; several by commas.")
+    ] = "webdataset",
+    encoding: Annotated[str, typer.Option(help="png, webp or jpeg, if not as the images are.")] = "",
+    quality: Annotated[int | None, typer.Option(help="Of jpeg (95), or of webp, which is lossless without.")] = None,
+    include_real: Annotated[bool, typer.Option("--include-real", help="Put the real images in too.")] = False,
+    source: Annotated[str, typer.Option(help="Where the real images are, if not where they were.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Write a finished or growing data set in another format. Again: only what is new since."""
+    options = {"encoding": encoding, "quality": quality, "include_real": include_real, "source": source}
+    made = jobs.export(out, destination, _names(format), **options)
+    if as_json:
+        print_json({"exports": [dataclasses.asdict(copy) for copy in made]})
+        return
+    for copy in made:
+        say(f"{copy.new_rows} of {copy.rows} images are new")
+        tell(copy.usage)
+
+
+@app.command()
 def evaluate(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Where results and sets are kept; any fsspec URL.")],
     protocol: Annotated[str, typer.Option(help="A task by name: garments-fewshot, garments-lt, ...")] = "",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from engine.learned import Learned
 
 if TYPE_CHECKING:
     from engine.evaluate import Study
+    from engine.export.export import Exported
 
 
 def expand(
@@ -26,6 +28,7 @@ def expand(
     from cluster.local import local_ray
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
+    from engine.export.along import catch_up
     from engine.fork import Fork
     from engine.publish import publish_missing
     from engine.run import prepare as prepare_run
@@ -36,6 +39,7 @@ def expand(
         Fork(run, forked)  # so is this
     if run.complete and not config.dedup.holdout:
         publish_missing(run)
+        _copies(catch_up(run))
         say(f"{run.storage.url} is complete: nothing to do")
         print_sheet(run.storage.url)
         return
@@ -55,6 +59,24 @@ def expand(
         + f", {duration(time.monotonic() - began)}"
     )
     print_sheet(run.storage.url)
+
+
+def export(out: str, destination: str, formats: Sequence[str], **options: Any) -> list[Exported]:
+    """Export to `destination`, of several formats each to a folder of its name there."""
+    from cluster.progress import ProgressLine
+    from engine.export.export import export as run_export
+
+    done: list[Exported] = []
+    with ProgressLine(console) as progress:
+        for name in formats:
+            place = destination if len(formats) == 1 else f"{destination.rstrip('/')}/{name}"
+            done.append(run_export(out, place, name, progress=progress, **options))
+    return done
+
+
+def _copies(made: Sequence[Exported]) -> None:
+    for copy in made:
+        say(f"{copy.url}: {copy.rows} images")
 
 
 def report(out: str, to: Path | None = None, told: bool = True, **options: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from diffii.kinds import Attention, DTypeName
 AUTO, OFF = "auto", "off"
 DIFFUSION = "diffusion"
 FACTOR, BALANCED = "factor", "balanced"
+PARQUET = "parquet"
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -27,13 +28,17 @@ class _Group(BaseModel):
 class SourceConfig(_Group):
     url: str = ""
     """Labelled images: a folder of class folders, a Parquet file, or a folder of Parquet files; any fsspec URL."""
+    license: str = ""
+    """Licence of the images, for the card; by default what a README.md beside them says."""
 
 
 class OutputConfig(_Group):
     url: str = ""
     """Where the expanded data set is written; any fsspec URL."""
-    format: Literal["parquet"] = "parquet"
-    """Shard format."""
+    format: list[Literal["parquet", "webdataset", "mds", "imagefolder"]] = Field(default=[PARQUET])
+    """Parquet, which every run writes; and further formats, each kept up in a folder of its name beside it."""
+    include_real: bool = False
+    """Put the real images in too, apart from the synthetic ones: in `real/`, their rows with `is_synthetic` false."""
     encoding: Literal["png", "webp", "jpeg"] = "png"
     """How images are stored. png and webp are lossless, jpeg has quality 95, unless `quality` says otherwise."""
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
@@ -42,6 +47,12 @@ class OutputConfig(_Group):
     """Each image's own metadata say that a model made it (IPTC digital source type, in XMP)."""
     shard_rows: Count = 1000
     """A shard is published once this many kept rows are decided."""
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _parquet_and_others(cls, value: Any) -> Any:
+        named = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        return list(dict.fromkeys([PARQUET, *named])) if isinstance(named, (list, tuple)) else named
 
     @model_validator(mode="after")
     def _png_has_no_quality(self) -> OutputConfig:
@@ -158,6 +169,8 @@ class BackboneConfig(_Group):
     model: str = AUTO
     """A hub id, a directory, or `garments` (the small embedded model). `auto`: the embedded model when every class
     is one of the embedded data set's, else Stable Diffusion 1.5."""
+    license: str = ""
+    """Licence of the model, for the card; by default what its own card says."""
     dtype: DTypeName = "auto"
     """Arithmetic of the model: auto is fp16 on CUDA and fp32 on the CPU."""
     attention: Attention = "auto"
@@ -319,6 +332,8 @@ class Config(_Group):
         What is as it was before there was a setting for it is not named: Diff-II by no arm, and nothing in `UNSAID`.
         """
         kept = {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
+        # What further formats are kept beside it is free.
+        kept["output.format"] = PARQUET
         said = {key: value for key, value in kept.items() if key not in UNSAID or value != UNSAID[key]}
         return {key: value for key, value in said.items() if self.arm.name != DIFF_II or not key.startswith("arm.")}
 
@@ -328,7 +343,8 @@ GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.targ
 UNSAID: dict[str, Any] = {"inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
 """What a log means that does not name these keys: it was begun when rows were as these values make them."""
 OPERATIONAL = frozenset(
-    {"source.url", "output.url", "backbone.model", "actors.min", "actors.max", "actors.gpus"}
+    {"source.url", "source.license", "output.url", "backbone.model", "backbone.license"}
+    | {"output.include_real", "actors.min", "actors.max", "actors.gpus"}
     | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}
     | {"captions.endpoint", "captions.endpoint_model", "captions.endpoint_key_variable"}
 )

@@ -5,10 +5,10 @@ Ray must be running; who started it, and where, is the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -22,6 +22,8 @@ from engine.commit import Packer
 from engine.config import OFF, Config
 from engine.copy_thresholds import Calibration
 from engine.counters import Counted, Counters
+from engine.export.along import Along, PartMaker
+from engine.export.parts import make_part
 from engine.fork import Fork
 from engine.heartbeat import driving
 from engine.holdout import leak_report, read_holdout, sign_tasks
@@ -39,6 +41,9 @@ from engine.settle import settle
 from engine.specs import generator_spec
 from engine.stream import Pool, our_error, stream
 from engine.waves import Maker, run_waves
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def expand(
@@ -77,10 +82,13 @@ def expand(
             progress.note(str(old))
         heldout = read_holdout(run)
         invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
+        along = Along(run, exported_in_ray())
+        along.begin()
         if run.open_wave() is not None:
             maker, packer = made_in_ray(run, pool, progress), packed_in_ray(counters)
-            run_waves(run, maker, packer, progress, index_of(run), counters)
+            run_waves(run, maker, packer, progress, index_of(run), counters, along.committed)
         publish(run)
+        along.finish()
         if heldout is not None:
             report = leak_report(run, heldout)
             run.storage.put(layout.LEAKS, report.to_parquet())
@@ -152,17 +160,31 @@ def packed_in_ray(counters: Counters) -> Packer:
     return lambda order: _told(packer.remote(order).future(), counters)
 
 
-def _told(made: Future[tuple[log.Shard, Tally]], counters: Counters) -> Future[log.Shard]:
-    told: Future[log.Shard] = Future()
+def exported_in_ray() -> PartMaker:
+    """Parts of copies in other formats, made by Ray tasks."""
+    # A whole CPU, unlike packing: a run that is asked for another format late has all its shards to copy at once.
+    maker = ray.remote(num_cpus=1, max_retries=4)(make_part)
+    return lambda order: _unwrapped(maker.remote(order).future(), lambda record: record)
 
-    def tell(done: Future[tuple[log.Shard, Tally]]) -> None:
+
+def _told(made: Future[tuple[log.Shard, Tally]], counters: Counters) -> Future[log.Shard]:
+    def shard_of(result: tuple[log.Shard, Tally]) -> log.Shard:
+        shard, calls = result
+        counters.stored("packers", calls)
+        return shard
+
+    return _unwrapped(made, shard_of)
+
+
+def _unwrapped(made: Future[S], result: Callable[[S], T]) -> Future[T]:
+    """What `result` makes of a task's result, in time; an error without Ray's wrapping, whose text is a traceback."""
+    told: Future[T] = Future()
+
+    def tell(done: Future[S]) -> None:
         error = done.exception()
         if error is None:
-            shard, calls = done.result()
-            counters.stored("packers", calls)
-            told.set_result(shard)
+            told.set_result(result(done.result()))
         else:
-            # Without Ray's wrapping, whose text is a traceback.
             told.set_exception(our_error(error) or error)
 
     made.add_done_callback(tell)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from diffii.dataset import layout
 from diffii.dataset.snapshot import Snapshot
+from engine.card_of_run import write_card
 from engine.contact_sheet import contact_sheet
-from engine.run import Run, write_card
+from engine.run import Run
 
 
 def publish_missing(run: Run) -> None:

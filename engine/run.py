@@ -20,14 +20,14 @@ from diffii.dataset.storage import Storage
 from diffii.dataset.tables import read_table
 from diffii.embedder_weights import embedder_digest
 from diffii.errors import OutputError
-from diffii.hashing import digest
 from diffii.weights import locate, weights_digest
 from engine.append import LogWriter
-from engine.card import Counts, data_set_card
+from engine.card_of_run import write_card
 from engine.config import AUTO, OFF, UNSAID, Config
-from engine.defaults import resolve
+from engine.defaults import resolve, with_values
 from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
+from engine.licences import licence_at
 from engine.plan import Plan, next_wave
 from engine.scan import read_source
 from engine.settings import from_flat
@@ -120,6 +120,15 @@ class Run:
     def complete(self) -> bool:
         return bool(self.waves) and self.open_wave() is None and self.next_wave() is None
 
+    @property
+    def filled(self) -> bool:
+        """Whether all that the last wave's own targets call for is decided: what a data set says of itself that was
+        opened by its URL, when the configuration that asked is not at hand."""
+        if not self.waves or self.open_wave() is not None:
+            return False
+        last = self.waves[-1]
+        return next_wave(self.plan, self.waves, self.kept(), last.targets, last.limits) is None
+
     def sweep(self) -> None:
         """Remove what the log has decided, and once what a dead process did not finish: this one finishes its own."""
         if not self._swept:
@@ -155,6 +164,8 @@ def make_plan(config: Config, source: Source | None = None) -> Plan:
     """Scan the source, settle what `auto` means, and find the model. Raises SourceError, ModelError or ConfigError."""
     source = source or read_source(config.source.url)
     resolved = resolve(config, source.classes)
+    if not resolved.source.license:
+        resolved = with_values(resolved, {"source.license": licence_at(source.url)})
     embedder = "" if resolved.dedup.embedder == OFF else embedder_digest(resolved.dedup.embedder)
     return Plan(resolved, source, weights_digest(locate(resolved.backbone.model)), embedder)
 
@@ -194,19 +205,6 @@ def begin(run: Run) -> None:
         wave = run.next_wave()
         if wave is not None:
             run.writer.append(wave)
-
-
-def write_card(run: Run) -> None:
-    """Bring the data set card up to the log; each commit does, see `engine.card`."""
-    shards = run.history.shards
-    counts = Counts(
-        rows=run.history.kept,
-        real=len(run.source.images),
-        shards=len(shards),
-        content=digest(run.identity, run.source.digest, shards.digest)[:16],
-        complete=run.complete,
-    )
-    run.storage.put(layout.CARD, data_set_card(run.source.classes, run.config, counts).encode())
 
 
 def concepts_from(config: Config) -> str:

@@ -6,9 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from diffii.dataset import layout, log
+from diffii.dataset import layout
 from engine import heartbeat
-from engine.plan import next_wave
 from engine.run import Run, load_run
 
 
@@ -52,7 +51,7 @@ def status(url: str) -> Status:
     history = run.history
     wave = run.open_wave()
     chunks = run.storage.names(layout.staged_wave(wave.wave)) if wave else []
-    complete = bool(run.waves) and wave is None and _refill(run) is None
+    complete = run.filled
     driver = None if complete else heartbeat.seen(run.storage)
     kept = dict(zip(run.source.classes, run.kept(), strict=True))
     targets = run.waves[-1].targets if run.waves else [0] * len(kept)
@@ -77,12 +76,6 @@ def status(url: str) -> Status:
         reproducible=len(history.fingerprints) <= 1,
         fingerprints=sorted(history.fingerprints),
     )
-
-
-def _refill(run: Run) -> log.WaveEntry | None:
-    """The wave that the last one's own targets still call for; the configuration that asked is not at hand here."""
-    last = run.waves[-1]
-    return next_wave(run.plan, run.waves, run.kept(), last.targets, last.limits)
 
 
 def _short(run: Run) -> dict[str, str]:

@@ -12,15 +12,18 @@ from typing import Any
 from diffii.dataset import layout, log
 from diffii.dataset.patience import Meter
 from diffii.images import extension
+from engine.card_of_run import write_card
 from engine.commit import Committer, Packer
 from engine.counters import Counters
 from engine.near_copies import NearCopies
 from engine.progress import Progress
-from engine.run import Run, begin, write_card
+from engine.run import Run, begin
 
 Maker = Callable[[log.WaveEntry, list[int]], Iterator[dict[str, Any]]]
 """Makes the chunks of a wave and stages them, in any order; of each it tells `chunk`, `rows` and `lost`,
 and may tell what `Counters.made` counts."""
+
+Follower = Callable[[log.CommitEntry], None]
 
 
 def run_waves(
@@ -30,14 +33,17 @@ def run_waves(
     progress: Progress,
     near_copies: NearCopies | None,
     counters: Counters | None = None,
+    follow: Follower = lambda entry: None,
 ) -> None:
     """Go on with the wave that is open, and with what comes after it, until nothing is called for. `begin` was called.
+
+    `follow` hears of every commit, once the log has it.
 
     Raises OutputError, FencedError, and what `make` raises.
     """
     counters = counters or Counters()
     while (wave := run.open_wave()) is not None:
-        _commit_wave(run, wave, make, packer, progress, near_copies, counters)
+        _commit_wave(run, wave, make, packer, progress, near_copies, counters, follow)
         begin(run)
 
 
@@ -49,6 +55,7 @@ def _commit_wave(
     progress: Progress,
     near_copies: NearCopies | None,
     counters: Counters,
+    follow: Follower,
 ) -> None:
     first, chunks = run.history.next_chunk(wave.wave), run.plan.chunk_count(wave)
     already = _staged_chunks(run, wave.wave)
@@ -65,6 +72,7 @@ def _commit_wave(
         write_card(run)
         counters.stored("driver", calls.read())
         progress.committed(entry.kept, entry.shard.name if entry.shard else None)
+        follow(entry)
 
     committer = Committer(
         run.storage,

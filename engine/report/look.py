@@ -9,9 +9,9 @@ import numpy as np
 
 from diffii.dataset.snapshot import Snapshot
 from diffii.images import fit
+from engine.licences import of_garments
 from engine.plan import plain_prompt
 from engine.report.measure import Measured
-from engine.report.provenance import of_garments
 from engine.report.sample import Sample, real_images, synthetic_images
 from engine.run import Run
 
@@ -88,7 +88,7 @@ def _judge(run: Run) -> Looks | None:
     from diffii.garments.catalog import CLASSES
     from diffii.garments.judge import judge, load_judge
 
-    if not of_garments(run):
+    if not of_garments(run.plan):
         return None
     classes, network = run.source.classes, load_judge()
     label_of = np.array([classes.index(name) if name in classes else -1 for name in CLASSES])

@@ -11,12 +11,14 @@ from diffii.dataset import layout
 from diffii.embedder_weights import KEY, LITE0, embedder_digest
 from diffii.errors import OutputError
 from engine.config import OFF
+from engine.licences import licences, stated_licences
+from engine.origin import source_url
 from engine.report.angles import outcomes
 from engine.report.look import look
 from engine.report.measure import figures
 from engine.report.page import Facts, render
 from engine.report.pictures import sheets
-from engine.report.provenance import licences, provenance
+from engine.report.provenance import provenance
 from engine.report.sample import IMAGES, draw
 from engine.run import Run, load_run
 
@@ -47,7 +49,7 @@ def report(
     """
     if images < 2:
         raise ValueError(f"a report measures at least two images, got {images}")
-    run = replace(run, source=replace(run.source, url=_source_url(run, source)))
+    run = replace(run, source=replace(run.source, url=source_url(run, source)))
     configured = run.config.dedup.embedder
     key = "--embedder" if embedder else KEY
     embedder = embedder or (LITE0 if configured == OFF else configured)
@@ -64,7 +66,7 @@ def report(
         every=every,
         each=each,
         provenance=provenance(run, embedder, embedder_digest(embedder, key), clip),
-        licences=licences(run),
+        licences=stated_licences(run.storage.read_or_none(layout.CARD)) or licences(run.plan),
     )
     return Report(render(facts), _as_json(facts))
 
@@ -94,20 +96,6 @@ def report_of(url: str, **options: Any) -> tuple[Run, Report]:
 
 def _dump(made: Report) -> bytes:
     return (json.dumps(made.figures, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _source_url(run: Run, given: str) -> str:
-    """Where the real images are: as told, as the run knows, as the log says, or beside the data as in a demo."""
-    if given:
-        return given
-    if run.source.url != run.storage.url:
-        return run.source.url
-    opening = run.history.opening
-    if opening is not None and opening.origin:
-        return opening.origin
-    if layout.DEMO_SOURCE in run.storage.names():
-        return run.storage.path(layout.DEMO_SOURCE)
-    raise OutputError(f"{run.storage.url} does not say where its real images are; give them: --source URL")
 
 
 def _as_json(facts: Facts) -> dict[str, Any]:

@@ -35,9 +35,7 @@ def test_every_key_is_of_one_kind() -> None:
     unnamed = {key for key in KEYS if key.startswith("arm.")}
     older = from_flat({"output.mark": False, "inversion.diffuse": 0})
     known = set(KEYS) - GROWABLE - OPERATIONAL - set(UNSAID)
-    assert set(older.identity()) == known - unnamed, (
-        "logs from before there were arms, and other things that have a setting now"
-    )
+    assert set(older.identity()) == known - unnamed, "logs from before these had settings"
     assert set(Config().identity()) == known - unnamed | {"output.mark", "inversion.diffuse"}
 
 
@@ -228,6 +226,15 @@ def test_a_file_that_cannot_be_read_is_named(yaml_file: Path) -> None:
     assert "is not YAML" in refused(file=yaml_file)
     assert "cannot be read" in refused(file=yaml_file.parent)
     assert "cannot be read" in refused(file=yaml_file / "run.yaml")
+
+
+def test_further_formats_change_nothing_that_a_run_is() -> None:
+    for text in ("webdataset", "[mds, webdataset]", "parquet,mds"):
+        found = load_config(sets=[f"output.format={text}", "output.include_real=true"])
+        assert found.output.format[0] == "parquet" and len(found.output.format) == len(set(found.output.format)) > 1
+        assert found.identity() == Config().identity()
+        assert from_flat(found.flat()) == found
+    assert refused(sets=["output.format=tar"]).startswith("output.format=")
 
 
 def test_png_has_no_quality() -> None:
