@@ -6,10 +6,13 @@ committed shards they are made of. So it may be killed anywhere, go on from anot
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from diffii.dataset import layout
@@ -30,6 +33,8 @@ from engine.run import Run, load_run
 
 WORKERS = 2
 """Parts made at once: each holds one shard's images twice, which may be a gigabyte."""
+STALE_SECONDS = 3600.0
+"""No file takes so long to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +67,19 @@ class Export:
     def begin(self) -> None:
         """Open the copy, or find it opened; its card stands before its first part. Raises OutputError."""
         open_copy(self._storage, self._run, self._settings)
-        if self._storage.is_local:
-            # What an export that died was writing; one that is alive writes it again.
-            for name, _ in self._storage.find(""):
-                if name.rpartition("/")[2].startswith(TEMPORARY):
-                    self._storage.remove(name)
+        self._sweep()
         if layout.CARD not in self._storage.names():
             self._write_card([])
+
+    def _sweep(self) -> None:
+        """Remove what an export that died was writing; what is younger may be the work of one that is alive."""
+        if not self._storage.is_local:
+            return
+        for name, _ in self._storage.find(""):
+            if name.rpartition("/")[2].startswith(TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - Path(self._storage.path(name)).stat().st_mtime > STALE_SECONDS:
+                        self._storage.remove(name)
 
     def missing(self, origins: Sequence[Origin] = ("real", "data")) -> list[PartOrder]:
         """What is to be made for the log as it stands, in order."""

@@ -253,3 +253,22 @@ def test_a_held_out_set_is_reported_on(source: Path, tmp_path: Path) -> None:
     )
     leaks = pq.read_table(tmp_path / "out" / layout.LEAKS).to_pylist()
     assert sum(leak["exact"] for leak in leaks) == 3
+
+
+@pytest.mark.slow
+def test_further_formats_are_kept_beside_a_run_and_are_what_an_export_is(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settings = [*SMALL, "--set=expansion.factor=2", "--set=output.include_real=true"]
+    run("expand", source, out, *settings, "--set=output.format=webdataset")
+    assert verify(str(out)).problems == verify(str(out)).orphans == []
+    rows = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "hf"))
+    assert sorted(rows["is_synthetic"]) == [False] * 12 + [True] * 24
+    done = run("export", out, tmp_path / "copy", "--format=webdataset", "--include-real")
+    assert "36 of 36 images are new" in done.stderr and done.stdout.startswith("energon prepare ")
+    tars = [path.relative_to(tmp_path / "copy") for path in sorted((tmp_path / "copy").glob("*/*.tar*"))]
+    assert len(tars) == 2 * (3 + 2)
+    for name in tars:
+        assert (out / "webdataset" / name).read_bytes() == (tmp_path / "copy" / name).read_bytes()
+    # A format that is asked for of a complete run needs no Ray.
+    late = run("expand", source, out, *settings, "--set=output.format=mds")
+    assert f"{out}/mds: 36 images" in late.stderr and "nothing to do" in late.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from diffii.dataset import layout
-from diffii.dataset.storage import Storage
+from diffii.dataset.storage import TEMPORARY, Storage
 from diffii.errors import ConfigError, OutputError, SourceError
 from diffii.provenance import DIGITAL_SOURCE_TYPE
 from engine.export import along, parts
@@ -123,6 +124,16 @@ def test_an_export_that_dies_anywhere_is_finished_by_the_next(
         finally:
             monkeypatch.setattr(Storage, "put_once", put_once)
     assert unnamed(files(place), place) == expected
+
+
+def test_what_a_dead_export_was_writing_is_swept_and_what_a_live_one_writes_is_not(made: Run, tmp_path: Path) -> None:
+    export(made.storage.url, str(tmp_path), "webdataset")
+    old, young = (tmp_path / "data" / f"{TEMPORARY}{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    export(made.storage.url, str(tmp_path), "webdataset")
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 # --- refused
