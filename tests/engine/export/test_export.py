@@ -30,6 +30,7 @@ from engine.run import Run, begin
 from engine.verify import verify
 from tests.readers.made import CLASSES, a_run, expanded, files, pixels, real_images
 
+pytest_plugins = ["tests.s3"]
 ALL = pytest.mark.parametrize("format", list(FORMATS))
 
 
@@ -88,6 +89,20 @@ def test_files_that_are_there_are_not_touched_again(made: Run, tmp_path: Path, f
     export(made.storage.url, str(tmp_path / "copy"), format)
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*") if path.is_file()}
     assert {str(path.relative_to(tmp_path / "copy")) for path in after if after[path] != before.get(path)} <= replaced
+
+
+@ALL
+def test_a_bucket_gets_the_bytes_of_a_disk(made: Run, s3_url: str, tmp_path: Path, format: str) -> None:
+    url, place = f"{s3_url}/copy-{format}", tmp_path / "copy"
+    for destination in (url, str(place)):
+        export(made.storage.url, destination, format, include_real=True)
+    bucket = Storage(url)
+    found = {name: bucket.read(name) for name, _ in bucket.find("") if not name.startswith(layout.OWN)}
+    expected = files(place)
+    assert found.keys() == expected.keys()
+    assert {name for name in found if name != layout.CARD and found[name] != expected[name]} == set()
+    again = export(made.storage.url, url, format, include_real=True)
+    assert (again.new_parts, again.rows) == (0, 72)
 
 
 # --- killed
