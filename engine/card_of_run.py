@@ -53,5 +53,5 @@ def origin_of(run: Run) -> Origin:
             "contexts": list(dict.fromkeys(learned.suffixes))[:CONTEXTS_TOLD],
             "computed by": sorted(run.history.fingerprints),
         },
-        licences=licences(run.plan),
+        licences=licences(run),
     )

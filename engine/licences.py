@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -14,7 +14,9 @@ from diffii.errors import DiffiiError
 from diffii.garments.catalog import CLASSES
 from diffii.weights import EMBEDDED_DIR, weights_digest
 from engine.defaults import STABLE_DIFFUSION
-from engine.plan import Plan
+
+if TYPE_CHECKING:
+    from engine.run import Run
 
 KEY = "licences"
 """Key of a data set card's front matter: part -> licence."""
@@ -22,14 +24,14 @@ _KNOWN = {STABLE_DIFFUSION: "CreativeML Open RAIL-M"}
 _UNKNOWN = "not known to diffii; it applies to what is derived from them, too"
 
 
-def of_garments(plan: Plan) -> bool:
-    """Whether a plan expands classes of the embedded data set with the embedded model; its photos may be others."""
-    return set(plan.source.classes) <= set(CLASSES) and plan.weights == _embedded_weights()
+def of_garments(run: Run) -> bool:
+    """Whether a run expands classes of the embedded data set with the embedded model; its photos may be others."""
+    return set(run.source.classes) <= set(CLASSES) and run.plan.weights == _embedded_weights()
 
 
-def licences(plan: Plan) -> list[tuple[str, str]]:
+def licences(run: Run) -> list[tuple[str, str]]:
     """(part, licence). What cannot be known here is said to be so."""
-    config, embedded = plan.config, of_garments(plan)
+    config, embedded = run.config, of_garments(run)
     model = config.backbone.license or (
         "Apache-2.0; trained on Fashion-MNIST (MIT)" if embedded else _model_licence(config.backbone.model)
     )

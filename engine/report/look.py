@@ -88,7 +88,7 @@ def _judge(run: Run) -> Looks | None:
     from diffii.garments.catalog import CLASSES
     from diffii.garments.judge import judge, load_judge
 
-    if not of_garments(run.plan):
+    if not of_garments(run):
         return None
     classes, network = run.source.classes, load_judge()
     label_of = np.array([classes.index(name) if name in classes else -1 for name in CLASSES])

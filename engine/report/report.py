@@ -66,7 +66,7 @@ def report(
         every=every,
         each=each,
         provenance=provenance(run, embedder, embedder_digest(embedder, key), clip),
-        licences=stated_licences(run.storage.read_or_none(layout.CARD)) or licences(run.plan),
+        licences=stated_licences(run.storage.read_or_none(layout.CARD)) or licences(run),
     )
     return Report(render(facts), _as_json(facts))
 

@@ -157,10 +157,11 @@ def test_what_a_dead_export_was_writing_is_swept_and_what_a_live_one_writes_is_n
 def test_what_is_not_this_copy_is_refused(made: Run, source: Path, tmp_path: Path) -> None:
     url, place = made.storage.url, str(tmp_path / "copy")
     export(url, place, "webdataset")
-    for options, said in (
+    other_settings: list[tuple[dict[str, Any], str]] = [
         ({"encoding": "webp"}, r"encoding: 'png' there, 'webp' now"),
         ({"include_real": True}, "include_real: False there, True now"),
-    ):
+    ]
+    for options, said in other_settings:
         with pytest.raises(OutputError, match=said):
             export(url, place, "webdataset", **options)
     with pytest.raises(OutputError, match="format: 'webdataset' there, 'mds' now"):
