@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import threading
 import warnings
 import zlib
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,12 +17,15 @@ from PIL import Image, ImageOps, PngImagePlugin
 from diffii.provenance import MADE_BY_A_MODEL, PNG_KEYWORD
 
 Encoding = Literal["png", "webp", "jpeg"]
+Fit = Literal["crop", "pad", "stretch"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
 MAX_PIXELS = 100_000_000
 """A larger image is refused before it is decoded: a small file can claim to be gigapixels."""
 MAX_BYTES = 256 * 2**20
 JPEG_QUALITY = 95
+PILLOW_PIXELS = 178_956_970
+"""Pillow itself refuses more."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Whatever a file is called, nothing else is tried: for some formats Pillow runs another program (EPS: Ghostscript)."""
@@ -43,22 +49,43 @@ class UnreadableImage(Exception):
     """Why bytes are no usable image."""
 
 
-def decode(data: bytes) -> Image.Image:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is too much, or too little, of an image."""
+
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    min_edge: int = 1
+    """Pixels of the shorter edge."""
+
+
+ACCEPTED = Limits(PILLOW_PIXELS, 2**40)
+"""For bytes that a scan has accepted, whatever its limits were: told by their hash."""
+
+_LARGE = 16_000_000
+_one_large = threading.Lock()
+"""Several images of 100 million pixels, decoded at once in threads, have taken gigabytes."""
+
+
+def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
     """An RGB image, upright, first frame; alpha lies on white. Raises UnreadableImage with the reason."""
     if not data:
         raise UnreadableImage("the file is empty")
-    if len(data) > MAX_BYTES:
-        raise UnreadableImage(f"{len(data)} bytes are more than the limit of {MAX_BYTES}")
+    if len(data) > limits.max_bytes:
+        raise UnreadableImage(f"{len(data)} bytes are more than the limit of {limits.max_bytes}")
     try:
         with warnings.catch_warnings():
             # Pillow warns above its own, lower limit; ours is checked just below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UnreadableImage(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS}")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if width * height > limits.max_pixels:
+                raise UnreadableImage(f"{width}x{height} pixels are more than the limit of {limits.max_pixels}")
+            if min(width, height) < limits.min_edge:
+                raise UnreadableImage(f"{width}x{height} pixels: the shorter edge is below {limits.min_edge}")
+            with _one_large if width * height > _LARGE else contextlib.nullcontext():
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
         raise UnreadableImage(str(error)) from error
     except _BROKEN as error:
@@ -68,10 +95,32 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadableImage("not an image" if "cannot identify" in text else f"damaged: {text}") from error
 
 
-def fit(image: Image.Image, size: int) -> np.ndarray:
-    """Scale the shorter edge to `size` and cut the middle square, aspect kept; uint8 (size, size, 3)."""
+def remark(data: bytes) -> str:
+    """What a user should hear of an image that is usable: that frames after the first are left out; else empty."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            moving = getattr(Image.open(io.BytesIO(data), formats=_FORMATS), "is_animated", False)
+    except _BROKEN:
+        # A damaged second frame: the first one has been decoded.
+        return ""
+    return "of several frames or pages the first is used" if moving else ""
+
+
+def fit(image: Image.Image, size: int, how: Fit = "crop") -> np.ndarray:
+    """Bring an image to a square; uint8 (size, size, 3).
+
+    `crop` scales the shorter edge to `size` and cuts the middle square; `pad` scales the longer edge and fills up with
+    white, as under transparency; `stretch` scales both edges and does not keep the aspect, as the published code does
+    (method.md section 3, item 13).
+    """
     if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
+        if how == "crop":
+            image = ImageOps.fit(image, (size, size), method=Image.Resampling.LANCZOS)
+        elif how == "pad":
+            image = ImageOps.pad(image, (size, size), method=Image.Resampling.LANCZOS, color="white")
+        else:
+            image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image, dtype=np.uint8)
 
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffii import images
-from diffii.images import Encoding, UnreadableImage, decode, encode, extension, fit
+from diffii.images import ACCEPTED, Encoding, Fit, Limits, UnreadableImage, decode, encode, extension, fit, remark
 
 WIDTH, HEIGHT = 24, 16
 ORIENTATION = 0x0112
+FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
 
 
 def photo(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
@@ -40,9 +41,9 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-def reason(data: bytes) -> str:
+def reason(data: bytes, limits: Limits = Limits()) -> str:  # noqa: B008
     with pytest.raises(UnreadableImage) as caught:
-        decode(data)
+        decode(data, limits)
     text = str(caught.value)
     assert text and "\n" not in text
     return text
@@ -154,12 +155,19 @@ def test_a_huge_claim_is_refused_before_it_is_decoded(
     assert reason(_claims(100, 100)).startswith("damaged: ")
 
 
-def test_a_file_above_the_byte_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_configured_and_each_is_told() -> None:
     data = saved(photo())
-    monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
-    assert reason(data) == f"{len(data)} bytes are more than the limit of {len(data) - 1}"
-    monkeypatch.setattr(images, "MAX_BYTES", len(data))
-    assert decode(data).size == (WIDTH, HEIGHT)
+    assert reason(data, Limits(max_bytes=len(data) - 1)).endswith(f"more than the limit of {len(data) - 1}")
+    assert reason(data, Limits(max_pixels=WIDTH * HEIGHT - 1)).endswith(f"more than the limit of {WIDTH * HEIGHT - 1}")
+    assert reason(data, Limits(min_edge=HEIGHT + 1)).endswith(f"the shorter edge is below {HEIGHT + 1}")
+    just = Limits(max_bytes=len(data), max_pixels=WIDTH * HEIGHT, min_edge=HEIGHT)
+    assert decode(data, just).size == (WIDTH, HEIGHT)
+
+
+def test_what_a_scan_accepted_is_decoded_whatever_its_limits_were() -> None:
+    large = saved(Image.new("L", (10_001, 10_000)))
+    assert "more than the limit" in reason(large)
+    assert decode(large, ACCEPTED).size == (10_001, 10_000)
 
 
 # --- what a file may hold
@@ -228,6 +236,21 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert np.array_equal(pixels(decode(data)), pixels(frames[0]))
+    assert remark(data) == "of several frames or pages the first is used"
+
+
+def test_pages_are_frames_and_one_frame_is_nothing_to_speak_of() -> None:
+    pages = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    assert remark(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])).endswith("the first is used")
+    assert [remark(saved(pages[0], kind)) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "AVIF", "BMP")] == [""] * 7
+
+
+def test_a_damaged_second_frame_costs_nothing() -> None:
+    frames = [Image.fromarray(noise(40, seed)) for seed in range(3)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    cut = data[: len(data) // 2]
+    assert decode(cut).size == (40, 40)
+    assert remark(cut) in ("", "of several frames or pages the first is used")
 
 
 def test_one_pixel_is_an_image() -> None:
@@ -262,11 +285,31 @@ def test_fit_keeps_the_aspect() -> None:
     assert abs((rows[-1] - rows[0] + 1) - 20) <= 1
 
 
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40))
-@settings(max_examples=40, deadline=None)
-def test_fit_gives_a_square_of_bytes(width: int, height: int, size: int) -> None:
-    fitted = fit(photo(width, height), size)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.sampled_from(FITS))
+@settings(max_examples=60, deadline=None)
+def test_fit_gives_a_square_of_bytes(width: int, height: int, size: int, how: Fit) -> None:
+    fitted = fit(photo(width, height), size, how)
     assert fitted.shape == (size, size, 3) and fitted.dtype == np.uint8
+
+
+@pytest.mark.parametrize("how", FITS)
+def test_an_image_of_the_right_size_is_fitted_by_all_alike(how: Fit) -> None:
+    assert np.array_equal(fit(photo(20, 20), 20, how), np.asarray(photo(20, 20)))
+
+
+def test_pad_keeps_all_of_the_image_between_white_bars() -> None:
+    red = Image.new("RGB", (80, 40), (255, 0, 0))
+    fitted = fit(red, 40, "pad")
+    assert (fitted[10:30] == (255, 0, 0)).all()
+    assert (fitted[:10] == 255).all() and (fitted[30:] == 255).all()
+    assert (fit(red.rotate(90, expand=True), 40, "pad")[:, 10:30] == (255, 0, 0)).all()
+
+
+def test_stretch_keeps_all_of_the_image_and_not_its_aspect() -> None:
+    halves = np.zeros((40, 120, 3), dtype=np.uint8)
+    halves[:, 60:] = 255
+    fitted = fit(Image.fromarray(halves), 40, "stretch")
+    assert (fitted[:, :18] < 8).all() and (fitted[:, 22:] > 247).all()
 
 
 # --- storing
