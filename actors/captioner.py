@@ -17,8 +17,8 @@ from diffii.contexts.subject import SubjectWords, context_of
 from diffii.dataset.storage import Storage
 from diffii.errors import SourceError
 from diffii.hashing import seed64, sha256
-from diffii.image_files import opener
-from diffii.images import UnreadableImage, decode, fit
+from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit
+from diffii.sources import opener
 
 LISTS = ("key", "where", "sha256", "prompt")
 TASK_SCHEMA = pa.schema([("url", pa.string())] + [(name, pa.list_(pa.string())) for name in LISTS])
@@ -51,6 +51,8 @@ class Diffusion:
 class CaptionerSpec:
     output_url: str
     method: ImageToText | Diffusion
+    fit: Fit = "crop"
+    """How images become square."""
 
 
 class CaptionerActor:
@@ -61,9 +63,9 @@ class CaptionerActor:
         self._readers: dict[str, Callable[[str], bytes]] = {}
         self._contexts: Callable[[list[bytes], dict[str, Any]], list[ImageContext]]
         if isinstance(spec.method, ImageToText):
-            self._contexts = _image_to_text(spec.method)
+            self._contexts = _image_to_text(spec.method, spec.fit)
         else:
-            self._contexts = _diffusion(spec.method)
+            self._contexts = _diffusion(spec.method, spec.fit)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One row: `images` in the tasks, `written` of them by this call, `empty` ones without a context.
@@ -93,14 +95,14 @@ class CaptionerActor:
         return data
 
 
-def _image_to_text(method: ImageToText) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
+def _image_to_text(method: ImageToText, how: Fit) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
     import torch
 
     torch.set_num_threads(method.threads)
     captioner = Captioner.load(method.model, method.micro_batch, method.beams, method.max_tokens)
 
     def contexts(data: list[bytes], task: dict[str, Any]) -> list[ImageContext]:
-        captions = captioner.captions(_pixels(data, task, captioner.edge))
+        captions = captioner.captions(_pixels(data, task, captioner.edge, how))
         return [
             ImageContext(
                 sha256=digest, caption=caption, context=context_of(caption, method.subjects), method="captioner"
@@ -111,11 +113,11 @@ def _image_to_text(method: ImageToText) -> Callable[[list[bytes], dict[str, Any]
     return contexts
 
 
-def _diffusion(method: Diffusion) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
+def _diffusion(method: Diffusion, how: Fit) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
     backbone = load(method.model)
 
     def contexts(data: list[bytes], task: dict[str, Any]) -> list[ImageContext]:
-        images = _pixels(data, task, backbone.image_size)
+        images = _pixels(data, task, backbone.image_size, how)
         seeds = [seed64(digest) for digest in task["sha256"]]
         choices = choose_contexts(backbone, images, task["prompt"], seeds, method.candidates, method.settings)
         return [
@@ -133,12 +135,12 @@ def _diffusion(method: Diffusion) -> Callable[[list[bytes], dict[str, Any]], lis
     return contexts
 
 
-def _pixels(data: list[bytes], task: dict[str, Any], edge: int) -> np.ndarray:
+def _pixels(data: list[bytes], task: dict[str, Any], edge: int, how: Fit) -> np.ndarray:
     """uint8 (N, edge, edge, 3)."""
     images = []
     for where, content in zip(task["where"], data, strict=True):
         try:
-            images.append(fit(decode(content), edge))
+            images.append(fit(decode(content, ACCEPTED), edge, how))
         except UnreadableImage as error:
             raise _gone(f"{task['url']}/{where}", error) from error
     return np.stack(images)

@@ -32,10 +32,10 @@ from diffii.embedding import Embedder
 from diffii.errors import SourceError
 from diffii.features import perceptual_hash
 from diffii.hashing import digest, seed64, sha256
-from diffii.image_files import opener
-from diffii.images import UnreadableImage, decode, fit
+from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit
 from diffii.invert import invert
 from diffii.schedule import Spacing, steps_within
+from diffii.sources import opener
 
 RESULT = pa.schema([("images", pa.int64()), ("set_aside", pa.list_(pa.string()))])
 """One row per task: its images, and the files that say which of them were set aside."""
@@ -50,6 +50,8 @@ class InverterSpec(ActorSpec):
     spacing: Spacing
     diffuse: float = 0.0
     """Share of the noise path that is diffused forwards instead of inverted."""
+    fit: Fit = "crop"
+    """How images become square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class Inverter:
             data = read(where)
             if sha256(data) != expected:
                 raise SourceError(f"{place} has changed since it was planned; restore it or use another output")
-            return fit(decode(data), self._backbone.image_size)
+            return fit(decode(data, ACCEPTED), self._backbone.image_size, self._spec.fit)
         except (UnreadableImage, OSError) as error:
             raise SourceError(f"{place} was readable when it was planned and no longer is: {error}") from error
 

@@ -30,8 +30,8 @@ from diffii.concepts.workers import Workers
 from diffii.dataset.storage import Storage
 from diffii.errors import DiffiiError, ModelError, SourceError
 from diffii.hashing import digest, sha256
-from diffii.image_files import opener
-from diffii.images import UnreadableImage, decode, fit
+from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit
+from diffii.sources import opener
 
 MAX_FAILURES = 8
 """Deaths of a worker until learning is given up. Preempted nodes do not count."""
@@ -56,6 +56,8 @@ class LearnerSpec:
     lesson: Lesson
     settings: LearnSettings = field(default_factory=LearnSettings)
     workers: int = 1
+    fit: Fit = "crop"
+    """How images become square."""
 
     @property
     def key(self) -> str:
@@ -64,7 +66,9 @@ class LearnerSpec:
         about = [list(lesson.classes), list(lesson.words), list(lesson.labels), list(lesson.contexts)]
         images = [image for _, image in self.images]
         model = [self.weights, self.model.dtype, lesson.template, lesson.metaclass]
-        return digest(about, images, model, self.settings.to_dict(), self.workers)[:32]
+        # The way in which images always became square has no name.
+        how = [] if self.fit == "crop" else [self.fit]
+        return digest(about, images, model, self.settings.to_dict(), self.workers, *how)[:32]
 
     @property
     def folder(self) -> str:
@@ -236,6 +240,6 @@ def _images(spec: LearnerSpec, size: int) -> Iterator[np.ndarray]:
             data = read(where)
             if sha256(data) != expected:
                 raise SourceError(f"{place} has changed since it was planned; restore it or use another output")
-            yield fit(decode(data), size)
+            yield fit(decode(data, ACCEPTED), size, spec.fit)
         except (UnreadableImage, OSError) as error:
             raise SourceError(f"{place} was readable when it was planned and no longer is: {error}") from error

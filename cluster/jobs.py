@@ -30,6 +30,7 @@ def expand(
     from engine.expand import expand as run_expand
     from engine.export.along import catch_up
     from engine.fork import Fork
+    from engine.holdout import has_holdout
     from engine.publish import publish_missing
     from engine.run import prepare as prepare_run
 
@@ -37,7 +38,7 @@ def expand(
     run = prepare_run(config)  # what cannot work is said before Ray takes its seconds to start
     if forked:
         Fork(run, forked)  # so is this
-    if run.complete and not config.dedup.holdout:
+    if run.complete and not has_holdout(config):
         publish_missing(run)
         _copies(catch_up(run))
         say(f"{run.storage.url} is complete: nothing to do")

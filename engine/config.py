@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from diffii.arms import ARMS, DIFF_II
 from diffii.circle import Norm
+from diffii.images import MAX_BYTES, MAX_PIXELS, PILLOW_PIXELS
 from diffii.kinds import Attention, DTypeName
 
 AUTO, OFF = "auto", "off"
@@ -27,9 +28,29 @@ class _Group(BaseModel):
 
 class SourceConfig(_Group):
     url: str = ""
-    """Labelled images: a folder of class folders, a Parquet file, or a folder of Parquet files; any fsspec URL."""
+    """Labelled images: a folder of class folders; Parquet, or a directory of Hugging Face `datasets`; WebDataset tars;
+    a CSV, TSV, JSON lines or Parquet list of paths; a data set of the hub, `owner/name`. A path or any fsspec URL."""
     license: str = ""
     """Licence of the images, for the card; by default what a README.md beside them says."""
+    images: str = ""
+    """What the paths of a list lie below, if that is not the list's own folder: a folder or the beginning of URLs."""
+    split: str = ""
+    """The split that is expanded; by default `train` where there is one, else everything."""
+    holdout_split: str = ""
+    """A split that is never expanded, nor any copy of an image in it. The leak report is about it if `dedup.holdout`
+    names nothing else."""
+    max_pixels: Annotated[int, Field(ge=1, le=PILLOW_PIXELS)] = MAX_PIXELS
+    """An image that claims more is skipped before it is decoded."""
+    max_bytes: Count = MAX_BYTES
+    """A larger file is skipped."""
+    min_edge: Count = 1
+    """An image whose shorter edge has fewer pixels is skipped."""
+
+    @model_validator(mode="after")
+    def _splits_differ(self) -> SourceConfig:
+        if self.split and self.split == self.holdout_split:
+            raise ValueError(f"source.split={self.split}: is source.holdout_split too; a split is one or the other")
+        return self
 
 
 class OutputConfig(_Group):
@@ -343,8 +364,10 @@ GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.targ
 UNSAID: dict[str, Any] = {"inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
 """What a log means that does not name these keys: it was begun when rows were as these values make them."""
 OPERATIONAL = frozenset(
-    {"source.url", "source.license", "output.url", "backbone.model", "backbone.license"}
-    | {"output.include_real", "actors.min", "actors.max", "actors.gpus"}
+    {"source.url", "source.license", "source.images", "source.split", "source.holdout_split"}
+    | {"source.max_pixels", "source.max_bytes", "source.min_edge"}
+    | {"output.url", "output.include_real", "backbone.model", "backbone.license"}
+    | {"actors.min", "actors.max", "actors.gpus"}
     | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}
     | {"captions.endpoint", "captions.endpoint_model", "captions.endpoint_key_variable"}
 )

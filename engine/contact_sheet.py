@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from diffii.dataset.snapshot import Snapshot
-from diffii.images import decode
+from diffii.images import ACCEPTED, decode
 from engine.source import Source, SourceImage, iter_bytes
 
 REAL, SYNTHETIC, CLASSES = 5, 10, 24
@@ -62,7 +62,8 @@ def contact_sheet(source: Source, snapshot: Snapshot, title: str) -> bytes:
 
 def _real_tiles(source: Source, images: Sequence[SourceImage]) -> list[_Tile]:
     return [
-        _Tile(decode(data), (str(number),), True) for number, data in enumerate(iter_bytes(source, images), start=1)
+        _Tile(decode(data, ACCEPTED), (str(number),), True)
+        for number, data in enumerate(iter_bytes(source, images), start=1)
     ]
 
 

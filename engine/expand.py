@@ -38,6 +38,7 @@ from engine.progress import Progress, Silent
 from engine.publish import publish
 from engine.run import Run, begin, prepare
 from engine.settle import settle
+from engine.source_notes import keep_source_notes, tell_source
 from engine.specs import generator_spec
 from engine.stream import Pool, our_error, stream
 from engine.waves import Maker, run_waves
@@ -68,11 +69,11 @@ def expand(
     if not pool.gpus:
         # Without a GPU in the cluster xformers cannot run: better said now than by an actor after a minute.
         choose(run.config.backbone.attention, torch.device("cpu"))
-    for skip in run.source.skipped:
-        progress.note(f"skipped {skip.where}: {skip.reason}")
+    tell_source(run, progress)
     with exported(counters, metrics), driving(run.storage, progress.note) as waited:
         if waited:
             run.refresh()
+        keep_source_notes(run)
         for old in older:
             old.take_learned()
         settle(run, pool, progress)

@@ -1,19 +1,36 @@
-"""The held-out set of a run (`dedup.holdout`): what of it must be signed, and the report on what of it leaked."""
+"""The held-out set of a run: what of it must be signed, and the report on what of it leaked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from diffii.sources import AS_USUAL, Splits
+from engine.config import Config
 from engine.copy_thresholds import Calibration
 from engine.inversions import SignTask
 from engine.leaks import Compared, LeakReport, find_leaks
 from engine.near_copy_index import signed_images, table_signatures
 from engine.run import Run
-from engine.scan import read_source
+from engine.scan import LookAt, Reading, read_source
 from engine.source import Source
 
 
-def read_holdout(run: Run) -> Source | None:
-    """The held-out images, scanned as a source is; None without `dedup.holdout`. Raises SourceError."""
-    return read_source(run.config.dedup.holdout) if run.config.dedup.holdout else None
+def has_holdout(config: Config) -> bool:
+    return bool(config.dedup.holdout or config.source.holdout_split)
+
+
+def read_holdout(run: Run, elsewhere: LookAt | None = None) -> Source | None:
+    """The held-out images, scanned as a source is; None where none are configured. Raises SourceError.
+
+    They are `dedup.holdout`, or the split of the source that is kept apart.
+    """
+    source, reading = run.config.source, Reading.of(run.config.source)
+    if run.config.dedup.holdout:
+        return read_source(run.config.dedup.holdout, replace(reading, splits=AS_USUAL), elsewhere=elsewhere)
+    if source.holdout_split:
+        held = replace(reading, splits=Splits(wanted=source.holdout_split))
+        return read_source(source.url, held, elsewhere=elsewhere)
+    return None
 
 
 def sign_tasks(run: Run, heldout: Source) -> list[SignTask]:

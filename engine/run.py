@@ -29,7 +29,7 @@ from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
 from engine.licences import licence_at
 from engine.plan import Plan, next_wave
-from engine.scan import read_source
+from engine.scan import Reading, read_source
 from engine.settings import from_flat
 from engine.source import Source
 
@@ -162,7 +162,7 @@ def prepare(config: Config, source: Source | None = None) -> Run:
 
 def make_plan(config: Config, source: Source | None = None) -> Plan:
     """Scan the source, settle what `auto` means, and find the model. Raises SourceError, ModelError or ConfigError."""
-    source = source or read_source(config.source.url)
+    source = source or read_source(config.source.url, Reading.of(config.source))
     resolved = resolve(config, source.classes)
     if not resolved.source.license:
         resolved = with_values(resolved, {"source.license": licence_at(source.url)})

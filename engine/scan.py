@@ -1,46 +1,121 @@
-"""From a folder or Parquet to a `Source`: every image found, hashed, and decoded once.
+"""From labelled images of any layout to a `Source`: every image found, hashed, and decoded once.
 
 A file that cannot be used is skipped, by name and with the reason; it never ends a run and never takes another with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from diffii.dataset.storage import Storage
 from diffii.errors import OutputError, SourceError
 from diffii.hashing import sha256
-from diffii.image_files import ParquetImages, is_parquet
-from diffii.images import SUFFIXES, UnreadableImage, decode
+from diffii.images import Limits, UnreadableImage, decode, remark
+from diffii.sources import AS_USUAL, Entry, Listing, Reader, Splits, open_source, settled
+from engine.config import SourceConfig
 from engine.source import Skipped, Source, SourceImage
 
-SPLIT_TO_EXPAND = "train"
+LARGE = 10_000
+"""Images from which on a scan is worth tasks of Ray, where one is up: fewer take seconds in threads."""
 
 
-def read_source(url: str, threads: int = 8) -> Source:
-    """Scan a source: a folder `class/image`, a folder with `train/class/image`, or Parquet with image and label.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What of a source is meant, and what of it is accepted."""
 
-    Raises SourceError when there is nothing to expand.
+    splits: Splits = AS_USUAL
+    images: str = ""
+    """What the paths of a list lie below."""
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def of(cls, config: SourceConfig) -> Reading:
+        """As configured: the part that is expanded."""
+        return cls(
+            splits=Splits(config.split, config.holdout_split),
+            images=config.images,
+            limits=Limits(config.max_pixels, config.max_bytes, config.min_edge),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What looking at one image's bytes gave: a hash, or why there is none."""
+
+    sha256: str = ""
+    reason: str = ""
+    note: str = ""
+
+
+LookAt = Callable[[str, str, list[str], Limits], Iterable[Look]]
+"""(URL, what a list's paths lie below, places, limits) -> a look at each, in their order."""
+
+
+def read_source(url: str, reading: Reading | None = None, threads: int = 8, elsewhere: LookAt | None = None) -> Source:
+    """Scan a source of any layout that `diffii.sources` reads. The result does not depend on who looks at the images.
+
+    Where there are many, `elsewhere` looks at them instead of threads of this process. Raises SourceError when there
+    is nothing to expand, or a split is not there.
     """
-    storage = _open(url)
-    candidates, classes, skipped = _candidates(storage)
+    reading = reading or Reading()
+    url = settled(url)
+    reader = open_source(url, reading.images)
+    listing = _utf8(reader.listing(reading.splits), url)
+    places = [entry.where for entry in listing.entries]
+    if elsewhere is not None and len(places) >= LARGE:
+        looks = elsewhere(url, reading.images, places, reading.limits)
+    else:
+        looks = look_here(reader, places, reading.limits, threads)
+    source = _source(url, listing, looks, _held_out(reader, reading.splits.without, threads))
+    return _name_empty_classes(source)
+
+
+def look_here(reader: Reader, places: Iterable[str], limits: Limits, threads: int) -> Iterator[Look]:
+    """Read, hash and decode images in threads of this process."""
     with ThreadPoolExecutor(threads) as pool:
-        checked = list(pool.map(_check, candidates))
+        yield from pool.map(lambda where: look(reader, where, limits), places)
+
+
+def look(reader: Reader, where: str, limits: Limits) -> Look:
+    """The content hash of a usable image, or why it is not usable."""
+    try:
+        data = _bytes(reader, where)
+        decode(data, limits)
+    except UnreadableImage as error:
+        return Look(reason=str(error))
+    except OSError as error:
+        return Look(reason=f"cannot be read: {error}")
+    return Look(sha256(data), note=remark(data))
+
+
+def _bytes(reader: Reader, where: str) -> bytes:
+    try:
+        return reader.read(where)
+    except OutputError as error:
+        # Storage that fails ends the scan; a missing right is about this file alone.
+        if isinstance(error.__cause__, PermissionError):
+            raise error.__cause__ from error
+        raise
+
+
+def _source(url: str, listing: Listing, looks: Iterable[Look], heldout: dict[str, str]) -> Source:
     images: dict[str, SourceImage] = {}
     contradicted: dict[str, set[str]] = {}
-    for candidate, outcome in zip(candidates, checked, strict=True):
-        if isinstance(outcome, Skipped):
-            skipped.append(outcome)
+    skipped = [Skipped(where, reason) for where, reason in listing.skipped]
+    notes: list[Skipped] = []
+    for entry, seen in zip(listing.entries, looks, strict=True):
+        if seen.reason:
+            skipped.append(Skipped(entry.where, seen.reason))
             continue
-        image = SourceImage(outcome, candidate.label, candidate.where)
+        if seen.sha256 in heldout:
+            skipped.append(Skipped(entry.where, f"held out: the same image as {heldout[seen.sha256]}"))
+            continue
+        image = SourceImage(seen.sha256, entry.label, entry.where, entry.caption, entry.context)
         first = images.setdefault(image.sha256, image)
         if first is image:
-            continue
-        if first.label == image.label:
+            notes += [Skipped(image.where, seen.note)] if seen.note else []
+        elif first.label == image.label:
             skipped.append(Skipped(image.where, f"the same image as {first.where}"))
         else:
             contradicted.setdefault(image.sha256, {first.where}).add(image.where)
@@ -50,91 +125,43 @@ def read_source(url: str, threads: int = 8) -> Source:
         reason = f"one image under different labels: {', '.join(sorted(places))}"
         skipped += [Skipped(place, reason) for place in sorted(places)]
     ordered = tuple(sorted(images.values(), key=lambda image: (image.label, image.sha256)))
+    used = {image.where for image in ordered}
     skipped.sort(key=lambda skip: skip.where)
-    return _name_empty_classes(Source(storage.url, tuple(classes), ordered, tuple(skipped)))
+    told = tuple(note for note in notes if note.where in used)
+    return Source(url, listing.classes, ordered, tuple(skipped), told)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    where: str
-    label: int
-    read: Callable[[], bytes]
+def _held_out(reader: Reader, split: str, threads: int) -> dict[str, str]:
+    """SHA-256 -> place of every image of the split that is kept apart: a copy of one is not expanded either."""
+    if not split:
+        return {}
+
+    def name(entry: Entry) -> tuple[str, str] | None:
+        try:
+            return sha256(_bytes(reader, entry.where)), entry.where
+        except (UnreadableImage, OSError):
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(name, reader.listing(Splits(wanted=split)).entries)
+        return dict(pair for pair in found if pair is not None)
 
 
-def _open(url: str) -> Storage:
-    if not url:
-        raise SourceError("source.url is empty: give a folder of class folders, or Parquet with image and label")
-    try:
-        storage = Storage(url)
-    except OutputError as error:
-        raise SourceError(str(error)) from error
-    if not storage.fs.exists(storage.root):
-        raise SourceError(f"{url}: there is nothing there")
-    return storage
+def _utf8(listing: Listing, url: str) -> Listing:
+    """The listing without names that no file of ours could hold. Raises SourceError for such a class."""
+    for name in listing.classes:
+        if shown(name) != name:
+            raise SourceError(f"{url}: the class {shown(name)} has a name that is not UTF-8; rename it")
+    good = [entry for entry in listing.entries if shown(entry.where) == entry.where]
+    bad = [entry for entry in listing.entries if shown(entry.where) != entry.where]
+    skipped = [(shown(where), reason) for where, reason in listing.skipped]
+    skipped += [(shown(entry.where), "its name is not UTF-8; rename it") for entry in bad]
+    return Listing(listing.classes, good, skipped)
 
 
-def _candidates(storage: Storage) -> tuple[list[_Candidate], list[str], list[Skipped]]:
-    if is_parquet(storage):
-        return _from_parquet(storage)
-    if not storage.fs.isdir(storage.root):
-        raise SourceError(f"{storage.url} is a single file; give a folder of class folders, or a .parquet file")
-    return _from_folder(storage)
-
-
-def _from_folder(storage: Storage) -> tuple[list[_Candidate], list[str], list[Skipped]]:
-    base = storage.root.rstrip("/")
-    folders = _folders(storage, base)
-    if SPLIT_TO_EXPAND in folders and _folders(storage, f"{base}/{SPLIT_TO_EXPAND}"):
-        base = f"{base}/{SPLIT_TO_EXPAND}"
-        folders = _folders(storage, base)
-    if not folders:
-        raise SourceError(f"{storage.url} holds no class folders; images belong in <class>/<image>.png")
-    candidates: list[_Candidate] = []
-    skipped = [
-        Skipped(name, "it is beside the class folders, so it has no class") for name in _images_in(storage, base)
-    ]
-    for label, name in enumerate(folders):
-        found = 0
-        for path in sorted(storage.fs.find(f"{base}/{name}")):
-            where = path.removeprefix(storage.root.rstrip("/")).lstrip("/")
-            below = path.removeprefix(f"{base}/{name}/")
-            hidden = any(part.startswith(".") for part in below.split("/"))
-            if hidden or PurePosixPath(below).suffix.lower() not in SUFFIXES:
-                continue
-            candidates.append(_Candidate(where, label, lambda where=where: storage.read(where)))
-            found += 1
-        if not found:
-            skipped.append(Skipped(f"{name}/", "the class folder holds no images"))
-    return candidates, folders, skipped
-
-
-def _folders(storage: Storage, path: str) -> list[str]:
-    def is_folder(entry: dict[str, Any]) -> bool:
-        # fsspec does not call a link to a folder a directory.
-        return entry["type"] == "directory" or (bool(entry.get("islink")) and storage.fs.isdir(entry["name"]))
-
-    entries = storage.fs.ls(path, detail=True)
-    names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in entries if is_folder(entry))
-    return sorted(name for name in names if not name.startswith((".", "_")))
-
-
-def _from_parquet(storage: Storage) -> tuple[list[_Candidate], list[str], list[Skipped]]:
-    reader = ParquetImages(storage)
-    rows = reader.labels()
-    candidates = [_Candidate(where, label, lambda where=where: reader.read(where)) for where, label in rows]
-    return candidates, reader.classes, [Skipped(where, "the row has no label") for where in reader.unlabelled]
-
-
-def _check(candidate: _Candidate) -> str | Skipped:
-    """The content hash of a usable image, or why it is not usable."""
-    try:
-        data = candidate.read()
-        decode(data)
-    except UnreadableImage as error:
-        return Skipped(candidate.where, str(error))
-    except OSError as error:
-        return Skipped(candidate.where, f"cannot be read: {error}")
-    return sha256(data)
+def shown(name: str) -> str:
+    """A name as it can be written; file systems hold any bytes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _name_empty_classes(source: Source) -> Source:
@@ -149,11 +176,3 @@ def _name_empty_classes(source: Source) -> Source:
         if not images and f"{name}/" not in named
     )
     return replace(source, skipped=source.skipped + empty)
-
-
-def _images_in(storage: Storage, folder: str) -> list[str]:
-    """Images that lie directly in a folder, as places below the source's URL."""
-    names = (entry["name"] for entry in storage.fs.ls(folder, detail=True) if entry["type"] == "file")
-    images = (name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES)
-    below = (name.removeprefix(storage.root.rstrip("/")).lstrip("/") for name in images)
-    return sorted(name for name in below if not name.rsplit("/", 1)[-1].startswith("."))

@@ -14,8 +14,8 @@ import pyarrow as pa
 from diffii.dataset.tables import read_table, write_table
 from diffii.errors import SourceError
 from diffii.hashing import digest, sha256
-from diffii.image_files import opener
 from diffii.images import UnreadableImage
+from diffii.sources import opener
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class SourceImage:
     sha256: str
     label: int
     where: str
+    caption: str = ""
+    """A sentence about the image, if the source brings one."""
+    context: str = ""
+    """What it shows besides its subject, if the source says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Source:
     classes: tuple[str, ...]
     images: tuple[SourceImage, ...]
     skipped: tuple[Skipped, ...] = field(default=())
+    notes: tuple[Skipped, ...] = field(default=())
+    """What a user should hear of files that are used."""
 
     @cached_property
     def by_class(self) -> tuple[tuple[SourceImage, ...], ...]:
@@ -62,6 +68,10 @@ class Source:
             "label": pa.array([image.label for image in self.images], pa.int32()),
             "where": [image.where for image in self.images],
         }
+        # A manifest without words is what it was before there were any.
+        for name in ("caption", "context"):
+            if any(getattr(image, name) for image in self.images):
+                columns[name] = [getattr(image, name) for image in self.images]
         return write_table(pa.table(columns))
 
     @classmethod

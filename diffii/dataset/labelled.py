@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffii.dataset.snapshot import Snapshot
-from diffii.dataset.storage import Storage
 from diffii.errors import SourceError
-from diffii.image_files import ParquetImages, is_parquet
-from diffii.images import SUFFIXES, UnreadableImage, decode
+from diffii.images import ACCEPTED, UnreadableImage, decode
+from diffii.sources import open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,8 @@ class Labelled:
 
 
 def labelled(images: Snapshot | str | Path | Sequence[tuple[Any, int]]) -> Labelled:
-    """A snapshot of `diffii.open`; a folder of class folders or Parquet, by path or fsspec URL; or a sequence.
+    """A snapshot of `diffii.open`; labelled images in any layout that `diffii.sources` reads, by path or fsspec URL; or
+    a sequence.
 
     A sequence gives (image, label) for a number; its labels are taken from `labels` or `targets`, as torchvision's data
     sets have them, or else by looking at each item once. Raises SourceError.
@@ -62,40 +62,21 @@ def _of_snapshot(snapshot: Snapshot) -> Labelled:
 
 
 def _of_files(url: str) -> Labelled:
-    storage = Storage(url)
-    if not storage.fs.exists(storage.root):
-        raise SourceError(f"{url}: there is nothing there")
-    if is_parquet(storage):
-        reader = ParquetImages(storage)
-        rows, read = reader.labels(), reader.read
-        classes = tuple(reader.classes)
-    else:
-        classes = tuple(
-            name for name in storage.names() if not name.startswith((".", "_")) and _is_folder(storage, name)
-        )
-        found = [(name, label) for label, folder in enumerate(classes) for name, _ in storage.find(folder)]
-        rows = [(name, label) for name, label in found if _is_image(name)]
-        read = storage.read
-    if not rows:
+    reader = open_source(url)
+    listing = reader.listing()
+    entries = listing.entries
+    if not entries:
         raise SourceError(f"{url} holds no labelled image; give a folder of class folders, or Parquet")
 
     def image(number: int) -> Any:
+        where = entries[number].where
         try:
-            return decode(read(rows[number][0]))
+            return decode(reader.read(where), ACCEPTED)
         except (UnreadableImage, OSError) as error:
-            raise SourceError(f"{url}/{rows[number][0]} is not a usable image ({error})") from error
+            raise SourceError(f"{url}/{where} is not a usable image ({error})") from error
 
-    return _hard(np.array([label for _, label in rows], np.int64), classes, image)
+    return _hard(np.array([entry.label for entry in entries], np.int64), listing.classes, image)
 
 
 def _hard(labels: np.ndarray, classes: tuple[str, ...], image: Callable[[int], Any]) -> Labelled:
     return Labelled(labels, classes, image, labels, np.ones(len(labels)))
-
-
-def _is_folder(storage: Storage, name: str) -> bool:
-    return bool(storage.fs.isdir(storage.path(name)))
-
-
-def _is_image(name: str) -> bool:
-    hidden = any(part.startswith(".") for part in name.split("/"))
-    return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES

@@ -32,13 +32,17 @@ class Storage:
         self.url = url.rstrip("/") or url
         try:
             self.fs, self.root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            raise OutputError(f"{url}: {_to_install(self.url)} ({error})") from error
+        except ValueError as error:
             raise OutputError(f"{url}: cannot open this kind of URL: {error}") from error
         # Listings are cached per process by default; other processes write here all the time. The cache also answers
         # `open` and `exists`, which then do not find a file that is newer than the last listing.
         self.fs.dircache.use_listings_cache = False
         self.fs.invalidate_cache()
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        protocols = self.fs.protocol
+        self.is_web = "http" in ((protocols,) if isinstance(protocols, str) else protocols)
         if self.is_local:
             # Another process may have another working directory.
             self.url = self.root
@@ -53,6 +57,10 @@ class Storage:
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError when it is not there."""
         return self.patiently(name, lambda: self.fs.cat_file(self.path(name)))
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a file; fewer where it is shorter. Raises FileNotFoundError when it is not there."""
+        return self.patiently(name, lambda: self.fs.cat_file(self.path(name), start=start, end=end))
 
     def read_or_none(self, name: str) -> bytes | None:
         try:
@@ -124,6 +132,23 @@ class Storage:
             self.patiently(name, lambda: self.fs.rm_file(self.path(name)))
         except FileNotFoundError:
             return
+
+
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), ("s3", "s3fs")),
+    **dict.fromkeys(("gs", "gcs"), ("gcs", "gcsfs")),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), ("azure", "adlfs")),
+    **dict.fromkeys(("http", "https"), ("http", "aiohttp")),
+}
+"""Kind of URL -> (extra of diffii, package in it) that opens it."""
+
+
+def _to_install(url: str) -> str:
+    protocol = url.partition("://")[0]
+    if protocol not in EXTRAS:
+        return f"{protocol}:// needs a package that is not installed"
+    extra, package = EXTRAS[protocol]
+    return f"{protocol}:// needs the package {package}, which is not installed: pip install 'diffii[{extra}]'"
 
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})

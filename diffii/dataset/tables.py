@@ -14,9 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def open_table(source: bytes | Any) -> pq.ParquetFile:
-    """Parquet from bytes or a seekable binary file. Raises pyarrow.ArrowInvalid when it is none."""
-    return pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source, pre_buffer=False)
+def open_table(source: bytes | Any, buffer_size: int = 0) -> pq.ParquetFile:
+    """Parquet from bytes or a seekable binary file. Raises pyarrow.ArrowInvalid when it is none.
+
+    Of a column of a row group so many bytes are read at a time; 0 reads it at once.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_size)
 
 
 def read_table(source: bytes | Any, columns: list[str] | None = None) -> pa.Table:

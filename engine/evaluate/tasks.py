@@ -10,13 +10,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from diffii.dataset.storage import Storage
 from diffii.errors import ConfigError, SourceError
 from diffii.garments import tasks as garments
-from diffii.image_files import is_parquet, opener
-from diffii.images import decode
+from diffii.images import ACCEPTED, decode
 from diffii.protocols import paper
 from diffii.protocols.task import Sample, Task
+from diffii.sources import open_source
+from diffii.sources.folder import ImageFolder
+from diffii.sources.hub import PREFIX as HUB
 from engine.scan import read_source
 from engine.source import Source
 
@@ -127,13 +128,13 @@ def _samples(source: Source, classes: tuple[str, ...]) -> tuple[Sample, ...]:
     if unknown:
         raise SourceError(f"{source.url} has the class {unknown[0]!r}, which there is nothing to train on for")
     labels = [classes.index(name) if name in classes else -1 for name in source.classes]
-    if is_parquet(Storage(source.url)):
-        read = opener(source.url)
-        return tuple(
-            Sample(image.where, labels[image.label], pixels=np.asarray(decode(read(image.where))))
-            for image in source.images
-        )
-    return tuple(Sample(f"{source.url}/{image.where}", labels[image.label]) for image in source.images)
+    reader = open_source(source.url)
+    if isinstance(reader, ImageFolder) and not source.url.startswith(HUB):
+        return tuple(Sample(f"{source.url}/{image.where}", labels[image.label]) for image in source.images)
+    return tuple(
+        Sample(image.where, labels[image.label], pixels=np.asarray(decode(reader.read(image.where), ACCEPTED)))
+        for image in source.images
+    )
 
 
 def _apart(samples: tuple[Sample, ...], seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

@@ -16,7 +16,7 @@ from PIL import Image
 from diffii.dataset.snapshot import Snapshot
 from diffii.dataset.tables import read_table
 from diffii.errors import OutputError, SourceError
-from diffii.images import decode
+from diffii.images import ACCEPTED, decode
 from engine.run import Run
 from engine.source import Source, SourceImage, iter_bytes
 
@@ -71,7 +71,7 @@ def synthetic_images(snapshot: Snapshot, sample: Sample, rows: Sequence[int]) ->
 def real_images(source: Source, images: Sequence[SourceImage]) -> Iterator[Image.Image]:
     """RGB images of the source. Raises SourceError when a file has changed or gone."""
     try:
-        yield from (decode(data) for data in iter_bytes(source, images))
+        yield from (decode(data, ACCEPTED) for data in iter_bytes(source, images))
     except SourceError as error:
         raise SourceError(f"{error}, or say where the real images are now: --source URL") from error
 

@@ -189,3 +189,24 @@ def test_a_file_sent_in_parts_is_exclusive_too(s3_url: str) -> None:
     assert storage.put_once("data/a", first)
     assert not storage.put_once("data/a", second)
     assert storage.read("data/a") == first
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("gs://bucket/x", "gs:// needs the package gcsfs, which is not installed: pip install 'diffii[gcs]'"),
+        ("abfs://container/x", "abfs:// needs the package adlfs, which is not installed: pip install 'diffii[azure]'"),
+        ("s3://bucket/x", "s3:// needs the package s3fs, which is not installed: pip install 'diffii[s3]'"),
+        ("https://host/x", "https:// needs the package aiohttp, which is not installed: pip install 'diffii[http]'"),
+    ],
+)
+def test_a_missing_extra_is_named(url: str, said: str) -> None:
+    # Each in a process of its own, where none of the four can be imported.
+    code = (
+        "import sys\n"
+        "for name in ('gcsfs', 'adlfs', 's3fs', 'aiohttp'): sys.modules[name] = None\n"
+        "from diffii.errors import OutputError\nfrom diffii.dataset.storage import Storage\n"
+        "try: Storage(sys.argv[1])\nexcept OutputError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True)
+    assert said in done.stdout

@@ -13,18 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from diffii.errors import SourceError
+from diffii.errors import ConfigError, SourceError
 from diffii.hashing import sha256
-from diffii.image_files import opener
-from engine.scan import read_source
+from diffii.sources import Splits, opener
+from engine.scan import Reading, read_source
+from engine.settings import from_flat
 from engine.source import Source, iter_bytes
 
 pytest_plugins = ["tests.s3"]
 
 
-def png(seed: int, kind: str = "PNG") -> bytes:
+def png(seed: int, kind: str = "PNG", size: tuple[int, int] = (5, 6)) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(buffer, kind)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*reversed(size), 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
 
 
@@ -114,6 +116,46 @@ def test_a_folder_on_s3_is_read_alike(s3_url: str, s3_client: Any, tmp_path: Pat
     assert list(iter_bytes(there, there.images)) == list(iter_bytes(here, here.images))
 
 
+# --- splits
+
+
+def test_a_split_kept_apart_is_never_expanded_nor_a_copy_of_it(tmp_path: Path) -> None:
+    files = {"train/cat/1.png": png(1), "train/cat/2.png": png(2), "train/dog/3.png": png(3)}
+    files |= {"check/cat/9.png": png(2), "check/dog/8.png": png(8), "check/dog/bad.png": b"?"}
+    source = read_source(write(tmp_path, files), Reading(splits=Splits(without="check")))
+    assert places(source) == [("cat", "train/cat/1.png"), ("dog", "train/dog/3.png")]
+    assert reasons(source) == {"train/cat/2.png": "held out: the same image as check/cat/9.png"}
+    held = read_source(source.url, Reading(splits=Splits("check")))
+    assert places(held) == [("cat", "check/cat/9.png"), ("dog", "check/dog/8.png")]
+
+
+def test_without_a_training_split_everything_else_is_expanded(tmp_path: Path) -> None:
+    files = {f"{split}/cat/{k}.png": png(k) for k, split in enumerate(("spring", "summer", "winter"))}
+    url = write(tmp_path, files | {"notes/readme.txt": b""})
+    assert places(read_source(url, Reading(splits=Splits(without="winter")))) == [
+        ("cat", "spring/cat/0.png"),
+        ("cat", "summer/cat/1.png"),
+    ]
+    with pytest.raises(SourceError, match="has no split 'autumn'; it has spring, summer, winter"):
+        read_source(url, Reading(splits=Splits(without="autumn")))
+    with pytest.raises(SourceError, match="has no split 'dev'; it has none that it names"):
+        read_source(write(tmp_path / "plain", {"cat/1.png": png(1)}), Reading(splits=Splits("dev")))
+
+
+def test_a_parquet_split_kept_apart(tmp_path: Path) -> None:
+    for split, seeds in (("train", [1, 2]), ("validation", [2, 3])):
+        table = pa.table({"image": [png(seed) for seed in seeds], "label": ["a"] * 2})
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    source = read_source(str(tmp_path), Reading(splits=Splits(without="validation")))
+    assert [image.sha256 for image in source.images] == [sha256(png(1))]
+    assert "validation-00000-of-00001.parquet#0" in source.skipped[0].reason
+
+
+def test_one_split_is_not_both() -> None:
+    with pytest.raises(ConfigError, match=r"source\.split=x: is source\.holdout_split too"):
+        from_flat({"source.split": "x", "source.holdout_split": "x"})
+
+
 # --- what cannot be used
 
 
@@ -124,6 +166,50 @@ def test_an_unreadable_image_is_named_and_others_survive(tmp_path: Path) -> None
     assert list(reasons(source)) == ["cat/empty.png", "cat/page.jpg", "dog/cut.png"]
     assert reasons(source)["cat/empty.png"] == "the file is empty"
     assert "HTML" in reasons(source)["cat/page.jpg"] and "damaged" in reasons(source)["dog/cut.png"]
+
+
+def test_of_a_folder_with_one_percent_broken_exactly_those_are_named(tmp_path: Path) -> None:
+    files = {f"c{number % 3}/{number:03d}.jpg": png(number, "JPEG") for number in range(300)}
+    broken = {
+        "c0/150.jpg": b"<!DOCTYPE html><h1>404</h1>",
+        "c1/151.jpg": png(151, "JPEG")[:200],
+        "c2/152.jpg": b"\0" * 64,
+    }
+    source = read_source(write(tmp_path, files | broken))
+    assert set(reasons(source)) == set(broken) and len(source.images) == 297
+    assert {sha256(data) for name, data in files.items() if name not in broken} == {i.sha256 for i in source.images}
+
+
+def test_an_animation_is_used_and_said_so(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    source = read_source(write(tmp_path, {"cat/1.png": png(1), "cat/2.gif": buffer.getvalue()}))
+    assert len(source.images) == 2 and source.skipped == ()
+    assert [(note.where, note.reason) for note in source.notes] == [
+        ("cat/2.gif", "of several frames or pages the first is used")
+    ]
+
+
+def test_limits_are_the_readers(tmp_path: Path) -> None:
+    url = write(tmp_path, {"cat/small.png": png(1), "cat/large.png": png(2, size=(40, 30))})
+    config = from_flat({"source.min_edge": 6})
+    assert reasons(read_source(url, Reading.of(config.source))) == {
+        "cat/small.png": "5x6 pixels: the shorter edge is below 6"
+    }
+    config = from_flat({"source.max_pixels": 1000})
+    assert reasons(read_source(url, Reading.of(config.source))) == {
+        "cat/large.png": "40x30 pixels are more than the limit of 1000"
+    }
+
+
+def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    url = write(tmp_path, {"cat/1.png": png(1), "cat/\udcff.png": png(2)})
+    source = read_source(url)
+    assert reasons(source) == {"cat/\\udcff.png": "its name is not UTF-8; rename it"}
+    assert Source.from_parquet(url, source.classes, source.to_parquet()).images == source.images
+    write(tmp_path, {"d\udcff/1.png": png(3)})
+    assert r"the class d\udcff has a name that is not UTF-8" in refused(url)
 
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import pytest
 
 from diffii.dataset.storage import Storage
 from diffii.errors import SourceError
-from diffii.image_files import ParquetImages, is_parquet, opener
 from diffii.images import UnreadableImage
+from diffii.sources import opener
+from diffii.sources.interface import NO_LABEL, Listing
+from diffii.sources.parquet import ParquetImages, is_parquet
 
 pytest_plugins = ["tests.s3"]
 
@@ -52,36 +54,37 @@ def folder(place: Path, files: dict[str, bytes]) -> str:
     return str(place)
 
 
-def labelled(url: str) -> tuple[list[tuple[str, int]], ParquetImages]:
-    reader = ParquetImages(Storage(url))
-    return reader.labels(), reader
+def labelled(url: str) -> tuple[list[tuple[str, int]], Listing]:
+    listing = ParquetImages(Storage(url)).listing()
+    return [(entry.where, entry.label) for entry in listing.entries], listing
+
+
+def unlabelled(listing: Listing) -> list[str]:
+    return [place for place, reason in listing.skipped if reason == NO_LABEL]
 
 
 def test_class_names_come_from_the_metadata(tmp_path: Path) -> None:
     url = folder(tmp_path, {"train-00000.parquet": parquet([2, 0, 1, 0], NAMES)})
     rows, reader = labelled(url)
-    assert reader.classes == NAMES
+    assert reader.classes == tuple(NAMES)
     assert rows == [(f"train-00000.parquet#{row}", label) for row, label in enumerate([2, 0, 1, 0])]
     assert [opener(url)(place) for place, _ in rows] == contents(4)
 
 
 def test_string_labels_are_classes_in_natural_order(tmp_path: Path) -> None:
     _, reader = labelled(folder(tmp_path, {"a.parquet": parquet(["10", "été", "9", "a/b", "²"])}))
-    assert reader.classes == ["9", "10", "a/b", "²", "été"]
+    assert reader.classes == ("9", "10", "a/b", "²", "été")
 
 
 def test_integer_labels_without_names_are_classes_in_their_order(tmp_path: Path) -> None:
     rows, reader = labelled(folder(tmp_path, {"a.parquet": parquet([10, 2, 10, 7])}))
-    assert reader.classes == ["2", "7", "10"]
+    assert reader.classes == ("2", "7", "10")
     assert [label for _, label in rows] == [2, 0, 2, 1]
 
 
 def test_labels_do_not_depend_on_the_order_of_a_set(tmp_path: Path) -> None:
     url = folder(tmp_path, {"a.parquet": parquet(["7", "07", "007", "b", "a"])})
-    code = (
-        "import sys; from diffii.dataset.storage import Storage; from diffii.image_files import ParquetImages\n"
-        "reader = ParquetImages(Storage(sys.argv[1])); reader.labels(); print(reader.classes)"
-    )
+    code = "import sys; from diffii.sources import open_source\nprint(open_source(sys.argv[1]).listing().classes)"
     orders = {
         subprocess.run(
             [sys.executable, "-c", code, url],
@@ -91,7 +94,7 @@ def test_labels_do_not_depend_on_the_order_of_a_set(tmp_path: Path) -> None:
         ).stdout
         for seed in range(3)
     }
-    assert orders == {b"['007', '07', '7', 'a', 'b']\n"}
+    assert orders == {b"('007', '07', '7', 'a', 'b')\n"}
 
 
 def test_plain_binary_images_are_read(tmp_path: Path) -> None:
@@ -108,21 +111,21 @@ def test_other_usual_names_of_the_label_are_found(tmp_path: Path, column: str) -
 def test_rows_without_a_label_are_named(tmp_path: Path) -> None:
     rows, reader = labelled(folder(tmp_path, {"a.parquet": parquet([0, None, -1, 3, 2], NAMES)}))
     assert rows == [("a.parquet#0", 0), ("a.parquet#4", 2)]
-    assert reader.unlabelled == ["a.parquet#1", "a.parquet#2", "a.parquet#3"]
+    assert unlabelled(reader) == ["a.parquet#1", "a.parquet#2", "a.parquet#3"]
 
 
 def test_a_class_may_be_called_none(tmp_path: Path) -> None:
     rows, reader = labelled(folder(tmp_path, {"a.parquet": parquet(["None", None, "some"])}))
-    assert reader.classes == ["None", "some"]
+    assert reader.classes == ("None", "some")
     assert rows == [("a.parquet#0", 0), ("a.parquet#2", 1)]
-    assert reader.unlabelled == ["a.parquet#1"]
+    assert unlabelled(reader) == ["a.parquet#1"]
 
 
 def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     url = folder(tmp_path, {"few.parquet": parquet([1, 0], NAMES), "other.parquet": parquet(["x"])}) + "/few.parquet"
     assert is_parquet(Storage(url))
     rows, reader = labelled(url)
-    assert rows == [("few.parquet#0", 1), ("few.parquet#1", 0)] and reader.classes == NAMES
+    assert rows == [("few.parquet#0", 1), ("few.parquet#1", 0)] and reader.classes == tuple(NAMES)
     assert [opener(url)(place) for place, _ in rows] == contents(2)
 
 
@@ -214,3 +217,23 @@ def test_files_of_a_folder_are_opened_by_name(tmp_path: Path) -> None:
     assert opener(url)("cat/a#1.jpg") == b"bytes"
     with pytest.raises(FileNotFoundError):
         opener(url)("cat/a#2.jpg")
+
+
+def test_a_group_too_large_to_hold_is_read_a_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffii.sources.parquet._GROUP_BYTES", 1)
+    monkeypatch.setattr("diffii.sources.parquet._ROWS", 7)
+    url = folder(tmp_path, {"a.parquet": parquet(["x"] * 50, row_group_size=30)})
+    read, order = opener(url), [*range(50), 3, 2, 49, 0, 31, 30, 29]
+    assert [read(f"a.parquet#{row}") for row in order] == [contents(50)[row] for row in order]
+
+
+def test_captions_and_contexts_are_taken_along(tmp_path: Path) -> None:
+    table = pa.table(
+        {"image": contents(3), "label": ["x"] * 3, "text": ["a  bird", None, ""], "context": ["", "b", ""]}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = ParquetImages(Storage(str(tmp_path))).listing().entries
+    assert [(entry.caption, entry.context) for entry in found] == [("a bird", ""), ("", "b"), ("", "")]
+    table = pa.table({"image": contents(2), "label": ["x"] * 2, "caption": [["first", "second"], []]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert [entry.caption for entry in ParquetImages(Storage(str(tmp_path))).listing().entries] == ["first", ""]

@@ -1,0 +1,71 @@
+"""Labels by index and by name: what the rows of a list or the samples of a tar say, brought to one set of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from diffii.errors import SourceError
+
+MAX_CLASSES = 1_000_000
+"""A class that is missing from the source keeps its place below the largest index, so an index is bounded."""
+
+Told = tuple[int | None, str | None]
+"""What one image says of its class: its index, its name, either or both."""
+
+
+def as_index(value: Any) -> int | None:
+    """A class's number, from a number or its digits; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = value.strip() if isinstance(value, str) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def resolve(told: Sequence[Told], url: str) -> tuple[tuple[str, ...], list[int | None]]:
+    """Class names, and each image's label into them; None where it has none.
+
+    Indices with names keep their places, and a class that no image shows is called by its number; indices alone, and
+    names alone, are classes in natural order. Raises SourceError when one index has two names.
+    """
+    names: dict[int, str] = {}
+    for index, name in told:
+        if index is None or name is None or index < 0:
+            continue
+        if names.setdefault(index, name) != name:
+            raise SourceError(f"{url}: label {index} is called both {names[index]!r} and {name!r}; give it one name")
+    if not names:
+        said = [name if name is not None else None if index is None else str(index) for index, name in told]
+        classes = tuple(sorted({name for name in said if name is not None}, key=natural))
+        place = {name: number for number, name in enumerate(classes)}
+        return classes, [None if name is None else place[name] for name in said]
+    top = max(*names, *(index for index, _ in told if index is not None))
+    if top >= MAX_CLASSES:
+        raise SourceError(f"{url}: label {top} is more than the limit of {MAX_CLASSES} classes")
+    classes = tuple(names.get(index, str(index)) for index in range(top + 1))
+    place = {name: number for number, name in reversed(list(enumerate(classes)))}
+    return classes, [_label(index, name, place) for index, name in told]
+
+
+def _label(index: int | None, name: str | None, place: dict[str, int]) -> int | None:
+    if index is not None:
+        return index if index >= 0 else None
+    return None if name is None else place.get(name)
+
+
+def natural(text: str) -> tuple[bool, int, str]:
+    # The text itself comes last, so that `7` and `07` have one order, whatever the order of a set.
+    return (False, int(text), text) if text.isdecimal() else (True, 0, text)
+
+
+def names_in(features: Any, column: str) -> list[str] | None:
+    """Class names in the features that `datasets` writes beside its data; None when there are none."""
+    try:
+        found = features[column]["names"]
+    except (KeyError, TypeError):
+        return None
+    return [str(name) for name in found] if isinstance(found, Iterable) and not isinstance(found, str) else None
