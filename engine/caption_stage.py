@@ -27,15 +27,17 @@ from diffii.contexts.files import (
     suffixes_from_text,
     suffixes_to_text,
 )
-from diffii.contexts.subject import SubjectWords
+from diffii.contexts.subject import SubjectWords, context_of
 from diffii.contexts.suffixes import condense
 from diffii.dataset import layout
+from diffii.errors import SourceError
 from diffii.hashing import digest
 from diffii.weights import EMBEDDED
-from engine.config import AUTO, DIFFUSION, OFF, Config
+from engine.config import AUTO, DIFFUSION, OFF, OWN, Config
 from engine.plan import class_words, plain_prompt
 from engine.progress import Progress
 from engine.run import Run
+from engine.source import Source
 from engine.specs import CPU_THREADS, model_spec
 from engine.stream import Pool, stream
 
@@ -52,8 +54,13 @@ def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContex
     """
     if not wanted(run.config):
         return []
+    if from_source(run.config, run.source):
+        return _own(run)
     method = _method(run)
     about = _about(method, run.plan.weights)
+    how = run.config.source.fit
+    # The way in which images always became square has no name.
+    about |= {"fit": how} if how != "crop" else {}
     seen = [plain_prompt(run.config, name) if isinstance(method, Diffusion) else "" for name in run.source.classes]
     images = run.source.images
     keys = [context_key(image.sha256, seen[image.label], about) for image in images]
@@ -67,7 +74,7 @@ def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContex
             part = [(keys[n], images[n].where, images[n].sha256, seen[images[n].label]) for n in missing[start:][:size]]
             rows.append({"url": run.source.url, **dict(zip(LISTS, map(list, zip(*part, strict=True)), strict=True))})
         tasks = pa.Table.from_pylist(rows, schema=TASK_SCHEMA)
-        spec = CaptionerSpec(output_url=run.storage.url, method=method)
+        spec = CaptionerSpec(output_url=run.storage.url, method=method, fit=how)
         for result in stream(tasks, CaptionerActor, spec, pool.at_most(len(rows)), overlap=1, progress=progress):
             progress.advance(result["images"])
     with ThreadPoolExecutor(_READS) as readers:
@@ -101,10 +108,41 @@ def wanted(config: Config) -> bool:
     return config.captions.method != OFF and not config.prompts.suffixes
 
 
-def by_diffusion(config: Config) -> bool:
+def from_source(config: Config, source: Source) -> bool:
+    """Whether the source's own captions and contexts are taken, once `wanted`."""
+    method = config.captions.method
+    return method == OWN or (method == AUTO and all(image.caption or image.context for image in source.images))
+
+
+def by_diffusion(config: Config, source: Source) -> bool:
     """Whether the Stable Diffusion model itself tells contexts, once `wanted`."""
     method = config.captions.method
-    return method == DIFFUSION or (method == AUTO and config.backbone.model == EMBEDDED)
+    embedded = method == AUTO and config.backbone.model == EMBEDDED
+    return (method == DIFFUSION or embedded) and not from_source(config, source)
+
+
+def _own(run: Run) -> list[ImageContext]:
+    """What the source says of its images; a context stands as it is, a caption loses its subject."""
+    images, subjects = run.source.images, _subjects(run)
+    if not any(image.caption or image.context for image in images):
+        raise SourceError(
+            f"captions.method={OWN}: {run.source.url} brings no captions: no column caption, text or context, and no "
+            ".txt beside the images of a tar; choose another method"
+        )
+    return [
+        ImageContext(
+            sha256=image.sha256,
+            caption=image.caption or image.context,
+            context=image.context or context_of(image.caption, subjects),
+            method=OWN,
+        )
+        for image in images
+    ]
+
+
+def _subjects(run: Run) -> SubjectWords:
+    words = [class_words(run.config, name) for name in run.source.classes]
+    return SubjectWords.of(words, run.config.prompts.metaclass)
 
 
 def _condensed(run: Run, captions: list[str]) -> list[str]:
@@ -124,19 +162,18 @@ def _condensed(run: Run, captions: list[str]) -> list[str]:
 def _method(run: Run) -> ImageToText | Diffusion:
     config = run.config
     captions = config.captions
-    if by_diffusion(config):
+    if by_diffusion(config, run.source):
         return Diffusion(
             model=model_spec(config),
             candidates=tuple(captions.candidates) or default_candidates(config.backbone.model),
             settings=DiffusionSettings(micro_batch=config.inversion.micro_batch),
         )
-    words = [class_words(config, name) for name in run.source.classes]
     return ImageToText(
         model=captions.model,
         micro_batch=captions.micro_batch,
         beams=captions.beams,
         max_tokens=captions.max_tokens,
-        subjects=SubjectWords.of(words, config.prompts.metaclass),
+        subjects=_subjects(run),
         threads=CPU_THREADS,
     )
 

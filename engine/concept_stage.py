@@ -75,6 +75,7 @@ def learner_spec(run: Run, contexts: Sequence[str] = ()) -> LearnerSpec:
         ),
         settings=learn_settings(config),
         workers=config.learn.workers,
+        fit=config.source.fit,
     )
 
 

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from diffii.arms import ARMS, DIFF_II
 from diffii.circle import Norm
-from diffii.images import MAX_BYTES, MAX_PIXELS, PILLOW_PIXELS
+from diffii.images import MAX_BYTES, MAX_PIXELS, PILLOW_PIXELS, Fit
 from diffii.kinds import Attention, DTypeName
 
 AUTO, OFF = "auto", "off"
-DIFFUSION = "diffusion"
+DIFFUSION, OWN = "diffusion", "source"
 FACTOR, BALANCED = "factor", "balanced"
 PARQUET = "parquet"
 Count = Annotated[int, Field(ge=1)]
@@ -39,6 +39,9 @@ class SourceConfig(_Group):
     holdout_split: str = ""
     """A split that is never expanded, nor any copy of an image in it. The leak report is about it if `dedup.holdout`
     names nothing else."""
+    fit: Fit = "crop"
+    """How an image becomes square: `crop` cuts the middle, `pad` adds white, `stretch` does not keep the aspect, as the
+    published code does (for `inversion.preset=reference`)."""
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_PIXELS)] = MAX_PIXELS
     """An image that claims more is skipped before it is decoded."""
     max_bytes: Count = MAX_BYTES
@@ -121,9 +124,10 @@ class PromptsConfig(_Group):
 class CaptionsConfig(_Group):
     """Where contexts come from when `prompts.suffixes` names none."""
 
-    method: Literal["auto", "captioner", "diffusion", "off"] = "auto"
-    """`captioner`: an image-to-text model; `diffusion`: the Stable Diffusion model itself chooses among the candidates;
-    `auto`: diffusion for the embedded model, a captioner else; `off`: no suffixes but your own."""
+    method: Literal["auto", "source", "captioner", "diffusion", "off"] = "auto"
+    """`source`: the source's own captions or contexts; `captioner`: an image-to-text model; `diffusion`: the Stable
+    Diffusion model itself chooses among the candidates; `auto`: the source's own if every image has one, else diffusion
+    for the embedded model, a captioner for others; `off`: no suffixes but your own."""
     model: str = "Salesforce/blip-image-captioning-base"
     """The captioner: a transformers image-to-text model by hub id or path."""
     mode: Literal["suffixes", "per-image"] = "suffixes"
@@ -200,7 +204,8 @@ class BackboneConfig(_Group):
 
 class InversionConfig(_Group):
     preset: Literal["matched", "reference"] = "matched"
-    """`reference`: 200 steps on the leading grid, as the published code does, for sampling too."""
+    """`reference`: 200 steps on the leading grid, as the published code does, for sampling too. That code also
+    stretches images: `source.fit=stretch`."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """DDIM steps from an image to its inversion."""
     diffuse: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.04
@@ -361,7 +366,7 @@ class Config(_Group):
 
 GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.target", "expansion.max_attempts"})
 """May change upwards: more rows of the same plan, which `engine.plan.next_wave` holds every class to."""
-UNSAID: dict[str, Any] = {"inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
+UNSAID: dict[str, Any] = {"source.fit": "crop", "inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
 """What a log means that does not name these keys: it was begun when rows were as these values make them."""
 OPERATIONAL = frozenset(
     {"source.url", "source.license", "source.images", "source.split", "source.holdout_split"}

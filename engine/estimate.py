@@ -28,6 +28,7 @@ from engine.concept_stage import learn_settings
 from engine.config import AUTO, Config
 from engine.plan import first_wave
 from engine.run import Run, make_plan, prepare
+from engine.source import Source
 from engine.specs import embedder, model_spec, spacing
 
 RAY_SECONDS = 7.0
@@ -113,7 +114,7 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     guided = 1 if generation.guidance_scale == 1.0 else 2
     row_seconds = speed.generation_call / (generation.micro_batch * guided)
     begun = run is not None and run.history.version >= 0
-    caption_seconds = 0.0 if begun else _caption_rows(resolved, len(source.images)) * row_seconds / workers
+    caption_seconds = 0.0 if begun else _caption_rows(resolved, source) * row_seconds / workers
     learn_seconds = 0.0 if begun else LEARN_ROW * _learn_rows(resolved) * row_seconds
     fixed += sum(STAGE_SECONDS + speed.load for seconds in (caption_seconds, learn_seconds) if seconds)
     return Estimate(
@@ -134,12 +135,12 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     )
 
 
-def _caption_rows(config: Config, images: int) -> int:
+def _caption_rows(config: Config, source: Source) -> int:
     """U-Net rows that captions will take."""
-    if not (wanted(config) and by_diffusion(config)):
+    if not (wanted(config) and by_diffusion(config, source)):
         return 0
     candidates = config.captions.candidates or default_candidates(config.backbone.model)
-    return images * rows_per_image(len(candidates), DiffusionSettings())
+    return len(source.images) * rows_per_image(len(candidates), DiffusionSettings())
 
 
 def _learn_rows(config: Config) -> int:

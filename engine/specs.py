@@ -34,6 +34,7 @@ def inverter_spec(run: Run) -> InverterSpec:
         steps=config.inversion.steps if run.plan.arm.takes == "inversions" else 0,
         spacing=spacing(config),
         diffuse=config.inversion.diffuse,
+        fit=config.source.fit,
         micro_batch=config.inversion.micro_batch,
         embedder=embedder(config),
         stall_timeout=config.engine.stall_timeout,

@@ -18,7 +18,7 @@ from diffii.dataset.tables import read_table, write_table
 from diffii.errors import ConfigError, OutputError
 from diffii.hashing import digest
 
-Method = Literal["captioner", "diffusion"]
+Method = Literal["captioner", "diffusion", "source"]
 
 SCHEMA = pa.schema(
     [
@@ -36,7 +36,7 @@ class ImageContext:
     sha256: str
     """Of the image's bytes."""
     caption: str
-    """The captioner's sentence, or the prompt that the diffusion model chose."""
+    """The captioner's sentence, the source's own, or the prompt that the diffusion model chose."""
     context: str
     """A suffix for a prompt; empty when the caption tells none."""
     method: Method

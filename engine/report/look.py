@@ -36,7 +36,7 @@ def look(run: Run, sample: Sample, embedder: str, key: str, clip: str, device: s
     snapshot = Snapshot(run.storage, run.history)
     edge = snapshot.image(0).width
     made = (np.asarray(image) for image in synthetic_images(snapshot, sample, sample.synthetic.tolist()))
-    real = (fit(image, edge) for image in real_images(run.source, sample.real))
+    real = (fit(image, edge, run.config.source.fit) for image in real_images(run.source, sample.real))
     words = [plain_prompt(run.config, name) for name in run.source.classes]
     suffixes = sample.rows["suffix"].to_pylist()
     asked = [

@@ -256,6 +256,34 @@ def test_inversion_keys_follow_what_shapes_an_inversion() -> None:
         assert not {item.key for item in make([2, 2], **{key: value}).inversions()} & keys
 
 
+@pytest.mark.parametrize("arm", ["diff-ii", "diff-mix", "noise"])
+def test_how_images_become_square_is_part_of_what_is_made_of_them(arm: str) -> None:
+    def named(fit: str) -> tuple[set[str], set[str], str]:
+        plan = make([2, 2], arm__name=arm, source__fit=fit, dedup__embedder="lite0")
+        rows = plan.chunk(first_wave(plan), 0)
+        image = plan.source.images[0]
+        return (
+            {row.sample_id for row in rows},
+            {item.key for item in plan.inversions()} - {""},
+            plan.signature_key(image),
+        )
+
+    crop, pad, stretch = named("crop"), named("pad"), named("stretch")
+    assert not crop[0] & pad[0] and not crop[0] & stretch[0] and not pad[0] & stretch[0]
+    assert not crop[1] & pad[1] and not crop[1] & stretch[1] and not pad[1] & stretch[1]
+    assert len({crop[2], pad[2], stretch[2]}) == 3
+    recipe = json.loads(make([2], source__fit="pad").row(0, 0).recipe)
+    assert recipe["fit"] == "pad"
+    assert "fit" not in json.loads(make([2]).row(0, 0).recipe), "rows from before there was a choice keep their names"
+
+
+def test_what_is_read_and_where_it_lies_changes_no_row() -> None:
+    wave = first_wave(make([4]))
+    ids = [row.sample_id for row in make([4]).chunk(wave, 0)]
+    keys = {"source__holdout_split": "x", "source__split": "y", "source__max_pixels": 9, "source__min_edge": 2}
+    assert [row.sample_id for row in make([4], source__images="z", **keys).chunk(wave, 0)] == ids
+
+
 def test_signature_keys_follow_the_image_and_the_embedder_alone() -> None:
     image = imaginary([2]).images[0]
     assert make([2], dedup__embedder="off").signature_key(image) == ""
