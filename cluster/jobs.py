@@ -5,9 +5,11 @@ Ray and torch are imported when they are needed: `diffii --help` answers at once
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +19,16 @@ from engine.defaults import with_values
 from engine.learned import Learned
 
 if TYPE_CHECKING:
+    from diffii.images import Limits
     from engine.evaluate import Study
     from engine.export.export import Exported
+    from engine.scan import Look, LookAt
 
 
 def expand(
     config: Config, verbose: bool, estimated: bool = False, forked: str = "", metrics: Path | None = None
 ) -> None:
     """Expand, and say what came of it; nothing to do is said without a Ray. `forked`: an older output to take from."""
-    from cluster.local import local_ray
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
     from engine.export.along import catch_up
@@ -35,23 +38,25 @@ def expand(
     from engine.run import prepare as prepare_run
 
     began = time.monotonic()
-    run = prepare_run(config)  # what cannot work is said before Ray takes its seconds to start
-    if forked:
-        Fork(run, forked)  # so is this
-    if run.complete and not has_holdout(config):
-        publish_missing(run)
-        _copies(catch_up(run))
-        say(f"{run.storage.url} is complete: nothing to do")
-        print_sheet(run.storage.url)
-        return
-    count = actors(config)
-    if estimated:
-        from engine.estimate import estimate
+    with _ray_when_needed(config, verbose) as start:
+        # What cannot work is said before Ray takes its seconds to start.
+        run = prepare_run(config, elsewhere=_looking(start))
+        if forked:
+            Fork(run, forked)
+        if run.complete and not has_holdout(config):
+            publish_missing(run)
+            _copies(catch_up(run))
+            say(f"{run.storage.url} is complete: nothing to do")
+            print_sheet(run.storage.url)
+            return
+        if estimated:
+            from engine.estimate import estimate
 
-        print_estimate(dataclasses.asdict(estimate(config, count, device(), run)))
-        began = time.monotonic()
-    with local_ray(count, verbose), ProgressLine(console) as progress:
-        run_expand(run, progress, [forked] if forked else (), metrics=metrics)
+            print_estimate(dataclasses.asdict(estimate(config, actors(config), device(), run)))
+            began = time.monotonic()
+        start()
+        with ProgressLine(console) as progress:
+            run_expand(run, progress, [forked] if forked else (), metrics=metrics)
     history = run.history
     kept, lost = history.kept, history.rows - history.kept
     say(
@@ -98,18 +103,39 @@ def report(out: str, to: Path | None = None, told: bool = True, **options: Any) 
 
 def prepare(config: Config, verbose: bool, learn: bool = True) -> Learned:
     """What comes before the plan, alone: captions, and concepts if `learn`."""
-    from cluster.local import local_ray
     from cluster.progress import ProgressLine
     from engine.expand import prepare_data_set
     from engine.run import prepare as prepare_run
 
-    run = prepare_run(config)
-    if run.history.version >= 0:
-        say(f"{run.storage.url} is begun: what it was begun with stays")
-        return run.plan.learned
-    count = actors(config)
-    with local_ray(count, verbose), ProgressLine(console) as progress:
-        return prepare_data_set(run, progress, learn)
+    with _ray_when_needed(config, verbose) as start:
+        run = prepare_run(config, elsewhere=_looking(start))
+        if run.history.version >= 0:
+            say(f"{run.storage.url} is begun: what it was begun with stays")
+            return run.plan.learned
+        start()
+        with ProgressLine(console) as progress:
+            return prepare_data_set(run, progress, learn)
+
+
+@contextlib.contextmanager
+def _ray_when_needed(config: Config, verbose: bool) -> Iterator[Callable[[], None]]:
+    """Gives what starts a Ray for this command, the first time that it is called."""
+    from cluster.local import local_ray
+
+    with contextlib.ExitStack() as running:
+        yield functools.cache(lambda: running.enter_context(local_ray(actors(config), verbose)))
+
+
+def _looking(start: Callable[[], None]) -> LookAt:
+    """Looks at a large source's images in a Ray; a small one needs none."""
+
+    def look(url: str, images: str, places: list[str], limits: Limits) -> Iterator[Look]:
+        from engine.scan_tasks import look_in_ray
+
+        start()
+        return look_in_ray(url, images, places, limits)
+
+    return look
 
 
 def evaluate(study: Study, verbose: bool) -> None:

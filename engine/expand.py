@@ -37,6 +37,7 @@ from engine.pack import pack_counted
 from engine.progress import Progress, Silent
 from engine.publish import publish
 from engine.run import Run, begin, prepare
+from engine.scan_tasks import look_in_ray
 from engine.settle import settle
 from engine.source_notes import keep_source_notes, tell_source
 from engine.specs import generator_spec
@@ -63,7 +64,7 @@ def expand(
     """
     counters = counters or Counters()
     progress = Counted(progress or Silent(), counters)
-    run = prepare(work) if isinstance(work, Config) else work
+    run = prepare(work, elsewhere=look_in_ray) if isinstance(work, Config) else work
     pool = pool_of(run.config)
     older = [Fork(run, url) for url in forks]
     if not pool.gpus:
@@ -81,7 +82,7 @@ def expand(
         for old in older:
             old.take_images()
             progress.note(str(old))
-        heldout = read_holdout(run)
+        heldout = read_holdout(run, look_in_ray)
         invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
         along = Along(run, exported_in_ray())
         along.begin()

@@ -29,7 +29,7 @@ from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
 from engine.licences import licence_at
 from engine.plan import Plan, next_wave
-from engine.scan import Reading, read_source
+from engine.scan import LookAt, Reading, read_source
 from engine.settings import from_flat
 from engine.source import Source
 
@@ -147,12 +147,13 @@ class Run:
         _check(self)
 
 
-def prepare(config: Config, source: Source | None = None) -> Run:
+def prepare(config: Config, source: Source | None = None, elsewhere: LookAt | None = None) -> Run:
     """Read the source, find the model, open the output, and check that they belong together. Writes nothing.
 
+    `elsewhere` looks at the images of a large source (`engine.scan.read_source`).
     Raises SourceError, ModelError, ConfigError or OutputError.
     """
-    plan = make_plan(config, source)
+    plan = make_plan(config, source, elsewhere)
     storage = Storage(config.output.url)
     history = read_log(storage)
     run = Run(storage, plan.config, plan.source, replace_learned(plan, learned_of(history)), history)
@@ -160,9 +161,9 @@ def prepare(config: Config, source: Source | None = None) -> Run:
     return run
 
 
-def make_plan(config: Config, source: Source | None = None) -> Plan:
+def make_plan(config: Config, source: Source | None = None, elsewhere: LookAt | None = None) -> Plan:
     """Scan the source, settle what `auto` means, and find the model. Raises SourceError, ModelError or ConfigError."""
-    source = source or read_source(config.source.url, Reading.of(config.source))
+    source = source or read_source(config.source.url, Reading.of(config.source), elsewhere=elsewhere)
     resolved = resolve(config, source.classes)
     if not resolved.source.license:
         resolved = with_values(resolved, {"source.license": licence_at(source.url)})

@@ -5,9 +5,10 @@ A file that cannot be used is skipped, by name and with the reason; it never end
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from diffii.errors import OutputError, SourceError
 from diffii.hashing import sha256
@@ -52,6 +53,10 @@ LookAt = Callable[[str, str, list[str], Limits], Iterable[Look]]
 """(URL, what a list's paths lie below, places, limits) -> a look at each, in their order."""
 
 
+Eye = Callable[[Reader, str, Limits], Look]
+"""Looks at one image: `look`."""
+
+
 def read_source(url: str, reading: Reading | None = None, threads: int = 8, elsewhere: LookAt | None = None) -> Source:
     """Scan a source of any layout that `diffii.sources` reads. The result does not depend on who looks at the images.
 
@@ -87,6 +92,17 @@ def look(reader: Reader, where: str, limits: Limits) -> Look:
     except OSError as error:
         return Look(reason=f"cannot be read: {error}")
     return Look(sha256(data), note=remark(data))
+
+
+def look_at_part(url: str, images: str, places: Sequence[str], limits: Limits, eye: Eye = look) -> list[Look]:
+    """A look at each of some places, for a process that has not read the source (`engine.scan_tasks`)."""
+    reader = _reader(url, images)
+    return [eye(reader, where, limits) for where in places]
+
+
+@lru_cache(maxsize=2)
+def _reader(url: str, images: str) -> Reader:
+    return open_source(url, images)
 
 
 def _bytes(reader: Reader, where: str) -> bytes:
