@@ -45,8 +45,8 @@ CONCEPTS_FROM = "learn.concepts"
 GIVEN = "given"
 """Stands in the log for the URL of concepts that the user gave."""
 
-_ARM_OF_DIFF_II = {key: value for key, value in Config().flat().items() if key.startswith("arm.")}
-"""What an identity means that names no arm (`Config.identity`)."""
+_UNNAMED = {**UNSAID, **{key: value for key, value in Config().flat().items() if key.startswith("arm.")}}
+"""What an identity means by what it does not name (`Config.identity`)."""
 
 _MAY_STAND_THERE = frozenset({layout.OWN, layout.DEMO_SOURCE})
 """What an output may hold before its first entry: our own beginnings, and the demo's exported source."""
@@ -257,7 +257,7 @@ def _check_same(run: Run) -> None:
     first = run.history.opening
     if first is None:
         raise OutputError(f"{run.storage.url}: log entry 0 does not open a data set; restore it from a copy")
-    there, now = ({**UNSAID, **_ARM_OF_DIFF_II, **identity} for identity in (first.identity, run.identity))
+    there, now = ({**_UNNAMED, **identity} for identity in (first.identity, run.identity))
     changes = [
         f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
         for key in {**there, **now}

@@ -5,6 +5,7 @@ A file that cannot be used is skipped, by name and with the reason; it never end
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from diffii.sources import AS_USUAL, Entry, Listing, Reader, Splits, open_source
 from engine.config import SourceConfig
 from engine.source import Skipped, Source, SourceImage
 
+_OF_ONE_FILE = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 LARGE = 10_000
 """Images from which on a scan is worth tasks of Ray, where one is up: fewer take seconds in threads."""
 
@@ -109,9 +111,10 @@ def _bytes(reader: Reader, where: str) -> bytes:
     try:
         return reader.read(where)
     except OutputError as error:
-        # Storage that fails ends the scan; a missing right is about this file alone.
-        if isinstance(error.__cause__, PermissionError):
-            raise error.__cause__ from error
+        # Storage that fails ends the scan; a missing right or a link to itself is about this file alone.
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _OF_ONE_FILE:
+            raise cause from error
         raise
 
 
