@@ -34,7 +34,7 @@ app = typer.Typer(
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="Labelled images: a folder of class folders, or Parquet; any fsspec URL."),
+    typer.Argument(metavar="SOURCE", help="Labelled images: class folders, Parquet, tars, a list, a hub id; any URL."),
 ]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The expanded data set; any fsspec URL.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
