@@ -29,6 +29,9 @@ BEAT_SECONDS = 10.0
 SILENT_SECONDS = 45.0
 """Four beats, and a stall of storage in between."""
 _LOOK_SECONDS = 2.0
+_LEAVE_SECONDS = 15.0
+"""So long a beat under way is waited for: storage that does not answer must not keep a run from its end. What is left
+there is a dead driver's, and taken over from at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,17 @@ def driving(storage: Storage, note: Callable[[str], None]) -> Iterator[bool]:
         yield waited
     finally:
         stop.set()
-        thread.join()
-        # Whatever ends the block is what the user should hear, not a storage that fails here too.
-        with contextlib.suppress(OSError, OutputError):
-            current = _read(storage)
-            if current is not None and current.token == mine.token:
-                storage.remove(layout.HEARTBEAT)
+        thread.join(_LEAVE_SECONDS)
+        if not thread.is_alive():
+            _leave(storage, mine)
+
+
+def _leave(storage: Storage, mine: Driver) -> None:
+    # Whatever ends the block is what the user should hear, not a storage that fails here too.
+    with contextlib.suppress(OSError, OutputError):
+        current = _read(storage)
+        if current is not None and current.token == mine.token:
+            storage.remove(layout.HEARTBEAT)
 
 
 def seen(storage: Storage) -> Driver | None:

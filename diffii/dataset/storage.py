@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from diffii.dataset.patience import patiently
 from diffii.errors import OutputError
 
 TEMPORARY = ".tmp-"
+UPLOAD_SECONDS = 60.0
+"""After so long, and a second more for each `SLOWEST` bytes, an upload is begun again."""
+SLOWEST = 2**20
 
 T = TypeVar("T")
 
@@ -96,7 +100,7 @@ class Storage:
         if self.is_local:
             return self.patiently(name, lambda: _link_once(Path(self.path(name)), data))
         try:
-            self.patiently(name, lambda: self.fs.pipe_file(self.path(name), data, mode="create"))
+            self._upload(name, data, mode="create")
         except FileExistsError:
             return False
         return True
@@ -107,7 +111,13 @@ class Storage:
             path = Path(self.path(name))
             self.patiently(name, lambda: _write_temporary(path.parent, data).replace(path))
         else:
-            self.patiently(name, lambda: self.fs.pipe_file(self.path(name), data))
+            self._upload(name, data)
+
+    def _upload(self, name: str, data: bytes, **mode: str) -> None:
+        # aiohttp counts the time of an answer from the end of the upload, and S3's uploads begin when the server says
+        # that they may: one that never says so would be waited for without end.
+        limit = {"timeout": UPLOAD_SECONDS + len(data) // SLOWEST} if isinstance(self.fs, AsyncFileSystem) else {}
+        self.patiently(name, lambda: self.fs.pipe_file(self.path(name), data, **mode, **limit))
 
     def take_over(self, name: str, other: Storage) -> None:
         """Have the file of this name in `other` here too: linked or copied where it lies, if storage can do that."""

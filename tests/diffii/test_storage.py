@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3fs import S3FileSystem
 
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
@@ -210,3 +212,22 @@ def test_a_missing_extra_is_named(url: str, said: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True)
     assert said in done.stdout
+
+
+def test_an_upload_that_the_server_never_asks_for_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3's client waits for `100 Continue` before it sends, without a limit of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setattr("diffii.dataset.storage.UPLOAD_SECONDS", 1.0)
+        monkeypatch.setattr("diffii.dataset.patience.PAUSES", (0.0,))
+        S3FileSystem.clear_instance_cache()
+        try:
+            storage = Storage("s3://bucket/set")
+            for write in (storage.put, storage.put_once):
+                with pytest.raises(OutputError, match="storage failed 2 times over, last with FSTimeoutError"):
+                    write("a", b"1")
+        finally:
+            S3FileSystem.clear_instance_cache()

@@ -136,3 +136,15 @@ def test_storage_that_refuses_heartbeats_ends_nothing(storage: Storage, monkeypa
     monkeypatch.setattr(storage, "put", refuse)
     with driving(storage, lambda text: pytest.fail(text)):
         pass
+
+
+def test_storage_that_does_not_answer_keeps_no_run_from_its_end(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr("engine.heartbeat._LEAVE_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "put", lambda name, data: answered.wait(60))
+    with driving(storage, lambda text: pytest.fail(text)):
+        pass
+    assert not answered.is_set()
+    answered.set()
