@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-# Two files at once: most of the longer tests wait for processes of their own.
-TWO := -n 2 --dist loadfile
+# Three files at once, on two cores: most of the longer tests wait for processes of their own.
+FILES := -n 3 --dist loadfile
 
 .PHONY: demo test test-all readers simulate check clean
 
@@ -17,10 +17,10 @@ demo: $(READY)
 	$(BIN)/diffii demo
 
 test: check
-	$(BIN)/pytest $(TWO) -m "not slow and not cluster"
+	$(BIN)/pytest $(FILES) -m "not slow and not cluster"
 
 test-all: check
-	$(BIN)/pytest $(TWO)
+	$(BIN)/pytest $(FILES)
 
 # Readers that want other versions of our packages, each in an environment of its own below .readers.
 readers: $(READY)

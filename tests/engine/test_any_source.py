@@ -49,6 +49,7 @@ def run(source: Path, out: Path, **more: Any) -> Any:
     return expand(from_flat({**SETTINGS, "source.url": str(source), "output.url": str(out), **more}))
 
 
+@pytest.mark.slow
 def test_tars_and_the_folder_of_the_same_bytes_give_the_same_data_set(tmp_path: Path) -> None:
     made = photos(tmp_path / "pool")
     classes = sorted({name for name, _ in made})
