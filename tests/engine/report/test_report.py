@@ -183,6 +183,12 @@ def test_it_lies_in_the_data_set_and_harms_nobody(out: Path) -> None:
         assert not [word for word in ("train", "test", "val", "dev", "eval") if word in name]
 
 
+def test_it_is_found_from_its_own_folder(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(out.parent)
+    _, made = report_of(out.name)
+    assert made.figures == report_of(str(out))[1].figures
+
+
 def test_a_sample_is_even_seeded_and_said(out: Path) -> None:
     run = load_run(str(out))
     sample = draw(run, 4, seed=3)
