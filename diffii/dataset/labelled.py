@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from diffii.dataset.snapshot import Snapshot
 from diffii.errors import SourceError
 from diffii.images import ACCEPTED, UnreadableImage, decode
-from diffii.sources import open_source
+from diffii.sources import open_source, opener
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +47,59 @@ def labelled(images: Snapshot | str | Path | Sequence[tuple[Any, int]]) -> Label
     known = getattr(images, "labels", getattr(images, "targets", None))
     labels = known if known is not None else [images[number][1] for number in range(len(images))]
     classes = tuple(getattr(images, "classes", ()))
-    return _hard(np.asarray(labels, dtype=np.int64), classes, lambda number: images[number][0])
+    return _hard(np.asarray(labels, dtype=np.int64), classes, _OfSequence(images))
 
 
 def _of_snapshot(snapshot: Snapshot) -> Labelled:
     labels = snapshot.labels
     try:
-        soft = snapshot.table(["source_label", "label_weight"])
+        soft = snapshot.table(["source_label", "label_weight"]) if len(snapshot) else None
     except KeyError:
-        return _hard(labels, snapshot.classes, snapshot.image)
-    if not len(snapshot):
+        soft = None
+    if soft is None:
         return _hard(labels, snapshot.classes, snapshot.image)
     others, weights = soft["source_label"].to_numpy(), soft["label_weight"].to_numpy()
     return Labelled(labels, snapshot.classes, snapshot.image, others, weights)
 
 
 def _of_files(url: str) -> Labelled:
-    reader = open_source(url)
-    listing = reader.listing()
+    listing = open_source(url).listing()
     entries = listing.entries
     if not entries:
         raise SourceError(f"{url} holds no labelled image; give a folder of class folders, or Parquet")
+    images = _OfFiles(url, tuple(entry.where for entry in entries))
+    return _hard(np.array([entry.label for entry in entries], np.int64), listing.classes, images)
 
-    def image(number: int) -> Any:
-        where = entries[number].where
+
+# Classes, not functions within functions: where processes are spawned, a DataLoader pickles what its workers read.
+
+
+class _OfSequence:
+    def __init__(self, images: Sequence[tuple[Any, int]]) -> None:
+        self._images = images
+
+    def __call__(self, number: int) -> Any:
+        return self._images[number][0]
+
+
+class _OfFiles:
+    def __init__(self, url: str, places: tuple[str, ...]) -> None:
+        self._url, self._places = url, places
+
+    def __call__(self, number: int) -> Any:
+        where = self._places[number]
         try:
-            return decode(reader.read(where), ACCEPTED)
+            return decode(self._read(where), ACCEPTED)
         except (UnreadableImage, OSError) as error:
-            raise SourceError(f"{url}/{where} is not a usable image ({error})") from error
+            raise SourceError(f"{self._url}/{where} is not a usable image ({error})") from error
 
-    return _hard(np.array([entry.label for entry in entries], np.int64), listing.classes, image)
+    @cached_property
+    def _read(self) -> Callable[[str], bytes]:
+        return opener(self._url)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files: another process opens its own."""
+        return {"_url": self._url, "_places": self._places}
 
 
 def _hard(labels: np.ndarray, classes: tuple[str, ...], image: Callable[[int], Any]) -> Labelled:

@@ -43,6 +43,10 @@ class Snapshot:
         self._row_group = lru_cache(maxsize=_OPEN_ROW_GROUPS)(self._read_row_group)
         self._groups_of = lru_cache(maxsize=None)(self._read_groups)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same version again: what has been read so far does not travel."""
+        return _opened_again, (self.url, self.version, self._rows)
+
     @property
     def shards(self) -> list[log.Shard]:
         """The published files that hold the rows, those of `where` included."""
@@ -160,6 +164,11 @@ def open_snapshot(url: str, version: int | None = None) -> Snapshot:
     """
     storage = Storage(url)
     return Snapshot(storage, read_log(storage, version))
+
+
+def _opened_again(url: str, version: int, rows: np.ndarray | None) -> Snapshot:
+    storage = Storage(url)
+    return Snapshot(storage, read_log(storage, version), rows)
 
 
 def _image(row: dict[str, Any]) -> Image.Image:

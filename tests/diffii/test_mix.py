@@ -121,3 +121,14 @@ def test_soft_labels_are_distributions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mixed[1][1], np.array([0.25, 0.75], np.float32))
     loaded = next(iter(DataLoader(mixed, batch_size=2, collate_fn=lambda rows: [label for _, label in rows])))  # pyright: ignore
     assert all(label.dtype == np.float32 and label.sum() == 1 for label in loaded)
+
+
+def test_workers_may_be_spawned(tmp_path: Path) -> None:
+    for set_name, blue in (("real", 0), ("made", 255)):
+        for label, name in enumerate(("ant", "bee")):
+            (tmp_path / set_name / name).mkdir(parents=True)
+            Image.new("RGB", (2, 2), (label, 0, blue)).save(tmp_path / set_name / name / "1.png")
+    mixed = diffii.mix(tmp_path / "real", tmp_path / "made", balanced=False, transform=pixel)
+    mixed[0]  # what is open here is not to travel
+    loader = DataLoader(mixed, batch_size=None, num_workers=1, multiprocessing_context="spawn")  # pyright: ignore
+    assert [(tuple(map(int, image)), int(label)) for image, label in loader] == [mixed[place] for place in range(2)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,16 @@ def test_conditions_as_expressions_and_as_filters(url: str) -> None:
     ]
     with pytest.raises(IndexError):
         some.row(len(expected))
+
+
+def test_another_process_opens_the_same_version_and_rows(url: str) -> None:
+    earlier = diffii.open(url, version=diffii.open(url).version - 1)
+    some = earlier.where([("class_name", "==", "class 1")])
+    some.row(0)  # what has been read is not to travel
+    assert len(ForkingPickler.dumps(some)) < 5_000
+    other = copy.copy(some)  # by the same way
+    assert (other.url, other.version, len(other)) == (some.url, earlier.version, len(some))
+    assert [other.row(k) for k in range(len(other))] == [some.row(k) for k in range(len(some))]
 
 
 def test_conditions_that_nothing_fits_and_columns_that_are_not_there(url: str) -> None:
