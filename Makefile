@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-# Three files at once, on two cores: most of the longer tests wait for processes of their own.
-FILES := -n 3 --dist loadfile
+# Two files at once: most of the longer tests wait for processes of their own. Three are no faster on two cores.
+FILES := -n 2 --dist loadfile
 
 .PHONY: demo test test-all readers simulate check clean
 
