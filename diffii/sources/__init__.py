@@ -14,11 +14,13 @@ from diffii.sources.arrow import SavedDataset, is_saved
 from diffii.sources.folder import ImageFolder, folders
 from diffii.sources.hub import located
 from diffii.sources.interface import IMAGE_COLUMNS, Entry, Listing, Reader
-from diffii.sources.parquet import ParquetImages, files_of, is_one_file
+from diffii.sources.parquet import SUFFIX as PARQUET
+from diffii.sources.parquet import ParquetImages
 from diffii.sources.paths import PathList
-from diffii.sources.splits import AS_USUAL, Splits
+from diffii.sources.splits import AS_USUAL, Splits, is_one, shards
 from diffii.sources.table import PATH_COLUMNS, TEXT_SUFFIXES, metadata_name
-from diffii.sources.webdataset import PACKED, WebDataset, is_one_tar, tars_of
+from diffii.sources.webdataset import PACKED, WebDataset
+from diffii.sources.webdataset import SUFFIX as TAR
 
 __all__ = ["AS_USUAL", "Entry", "Listing", "Reader", "Splits", "open_source", "opener", "settled"]
 
@@ -50,9 +52,9 @@ def open_source(url: str, images: str = "") -> Reader:
         return PathList(_folder_of(storage), [name], images)
     if name.endswith(PACKED):
         raise SourceError(f"{url} is compressed, so no image of it can be read alone; unpack it to a .tar")
-    if is_one_tar(storage):
+    if is_one(storage, TAR):
         return WebDataset(storage)
-    if is_one_file(storage):
+    if is_one(storage, PARQUET):
         return _parquet(storage, _folder_of(storage), [name], images)
     if not storage.fs.isdir(storage.root):
         raise SourceError(
@@ -60,7 +62,7 @@ def open_source(url: str, images: str = "") -> Reader:
         )
     if is_saved(storage):
         return SavedDataset(storage)
-    if files := files_of(storage):
+    if files := shards(storage, PARQUET):
         return _parquet(storage, storage, list(files), images)
     if _is_tars(storage):
         return WebDataset(storage)
@@ -94,7 +96,7 @@ def _is_tars(storage: Storage) -> bool:
     # An archive may lie beside the class folders that came out of it.
     if set(folders(storage, storage.root)) - {"data", "default", "train", "test", "validation", "val"}:
         return False
-    if tars_of(storage):
+    if shards(storage, TAR):
         return True
     packed = [name for name in storage.names() if name.endswith(PACKED)]
     if packed and not folders(storage, storage.root):

@@ -22,13 +22,11 @@ from diffii.sources.interface import (
     CONTEXT_COLUMNS,
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    NO_LABEL,
-    Entry,
     Listing,
     first_of,
     words,
 )
-from diffii.sources.labels import names_in, natural
+from diffii.sources.labels import listed, names_in
 from diffii.sources.splits import AS_USUAL, Splits
 
 STATE, INFO, DICTIONARY = "state.json", "dataset_info.json", "dataset_dict.json"
@@ -51,7 +49,7 @@ class SavedDataset:
         self._held: tuple[str, int, Any] | None = None
 
     def listing(self, splits: Splits = AS_USUAL) -> Listing:
-        listing, values = Listing(()), []
+        rows: list[tuple[str, Any, str, str]] = []
         names: list[str] | None = None
         for folder in self._folders(splits):
             features = self._json(f"{folder}{INFO}").get("features")
@@ -70,19 +68,9 @@ class SavedDataset:
                         )
                     names = names or names_in(features, label)
                     told = [self._words(table, wanted) for wanted in (CAPTION_COLUMNS, CONTEXT_COLUMNS)]
-                    for row, value in enumerate(table.column(label).to_pylist()):
-                        where = f"{name}#{place + row}@{offset}+{row}"
-                        values.append((where, value, told[0][row], told[1][row]))
-        said = {str(value) for _, value, _, _ in values if value is not None}
-        listing.classes = tuple(names or sorted(said, key=natural))
-        index = {name: number for number, name in enumerate(listing.classes)}
-        for where, value, caption, context in values:
-            label = value if names and isinstance(value, int) else index.get(str(value), -1)
-            if value is not None and 0 <= label < len(listing.classes):
-                listing.entries.append(Entry(where, label, caption, context))
-            else:
-                listing.skipped.append((where, NO_LABEL))
-        return listing
+                    for row, values in enumerate(zip(table.column(label).to_pylist(), *told, strict=True)):
+                        rows.append((f"{name}#{place + row}@{offset}+{row}", *values))
+        return listed(rows, names)
 
     def read(self, where: str) -> bytes:
         match = _PLACE.fullmatch(where)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +12,7 @@ from urllib.parse import unquote
 from diffii.dataset.storage import Storage
 from diffii.errors import SourceError
 from diffii.images import SUFFIXES
-from diffii.sources.interface import CAPTION_COLUMNS, CONTEXT_COLUMNS, Entry, Listing, first_of, words
+from diffii.sources.interface import CAPTION_COLUMNS, CONTEXT_COLUMNS, Entry, Listing, first_of, told
 from diffii.sources.splits import AS_USUAL, TRAIN, Splits
 from diffii.sources.table import PATH_COLUMNS, metadata_name, rows_of
 
@@ -37,13 +36,13 @@ class ImageFolder:
         for base in bases:
             for name in _images_in(self._storage, base):
                 listing.skipped.append((name, "it is beside the class folders, so it has no class"))
-        told = {base: self._words(base, listing) for base in bases}
+        said = {base: self._words(base, listing) for base in bases}
         for label, name in enumerate(ordered):
             found = 0
             for base in bases:
                 for where in self._images(f"{base}/{name}"):
                     inside = where.removeprefix(self._below(base)).lstrip("/")
-                    listing.entries.append(Entry(where, label, *told[base].get(inside, ("", ""))))
+                    listing.entries.append(Entry(where, label, *said[base].get(inside, ("", ""))))
                     found += 1
             if not found:
                 listing.skipped.append((f"{name}/", "the class folder holds no images"))
@@ -76,7 +75,7 @@ class ImageFolder:
         path = first_of(list(rows[0]), PATH_COLUMNS) if rows else None
         if path is None:
             return {}
-        return {str(row[path]): (_told(row, CAPTION_COLUMNS), _told(row, CONTEXT_COLUMNS)) for row in rows}
+        return {str(row[path]): (told(row, CAPTION_COLUMNS), told(row, CONTEXT_COLUMNS)) for row in rows}
 
     def _has_folders(self, name: str) -> bool:
         return bool(folders(self._storage, f"{self._root}/{name}"))
@@ -117,8 +116,3 @@ def _images_in(storage: Storage, folder: str) -> list[str]:
     images = (name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES)
     below = (name.removeprefix(storage.root.rstrip("/")).lstrip("/") for name in images)
     return sorted(name for name in below if not name.rsplit("/", 1)[-1].startswith("."))
-
-
-def _told(row: Mapping[str, Any], columns: Sequence[str]) -> str:
-    column = first_of(list(row), columns)
-    return words(row[column]) if column else ""

@@ -6,7 +6,7 @@ all that travels to the actors; none of them lists the source again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,6 +61,12 @@ def words(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         value = value[0] if value else None
     return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def told(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
+    """The caption in the first of the wanted columns that a row has; empty without one."""
+    column = first_of(list(row), wanted)
+    return words(row[column]) if column else ""
 
 
 def first_of(columns: Sequence[str], wanted: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from diffii.errors import SourceError
+from diffii.sources.interface import NO_LABEL, Entry, Listing
 
 MAX_CLASSES = 1_000_000
 """A class that is missing from the source keeps its place below the largest index, so an index is bounded."""
@@ -55,6 +56,24 @@ def _label(index: int | None, name: str | None, place: dict[str, int]) -> int | 
     if index is not None:
         return index if index >= 0 else None
     return None if name is None else place.get(name)
+
+
+def listed(rows: Sequence[tuple[str, Any, str, str]], names: Sequence[str] | None) -> Listing:
+    """What a table with one label column holds: rows are (place, value of the column, caption, context).
+
+    With `names` a value is an index or one of them; without, the values are the classes, in natural order.
+    """
+    classes = tuple(names or sorted({str(value) for _, value, _, _ in rows if value is not None}, key=natural))
+    index = {name: number for number, name in enumerate(classes)}
+    listing = Listing(classes)
+    for where, value, caption, context in rows:
+        label = value if names and isinstance(value, int) else index.get(str(value), -1)
+        # A class may be called `None`.
+        if value is not None and 0 <= label < len(classes):
+            listing.entries.append(Entry(where, label, caption, context))
+        else:
+            listing.skipped.append((where, NO_LABEL))
+    return listing
 
 
 def natural(text: str) -> tuple[bool, int, str]:

@@ -24,37 +24,18 @@ from diffii.sources.interface import (
     CONTEXT_COLUMNS,
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    NO_LABEL,
-    Entry,
     Listing,
     first_of,
     words,
 )
-from diffii.sources.labels import names_in, natural
-from diffii.sources.splits import AS_USUAL, Splits, shards, split_of
+from diffii.sources.labels import listed, names_in
+from diffii.sources.splits import AS_USUAL, Splits, is_one, shards
 
 SUFFIX = ".parquet"
 _GROUP_BYTES = 256 * 2**20
 """A row group up to this size is held whole, so that any row of it is at hand; pandas writes groups of any size."""
 _ROWS = 64
 """Rows held at a time of a larger one."""
-
-
-def is_one_file(storage: Storage) -> bool:
-    # Some writers make a folder of this name, with parts in it.
-    return storage.root.endswith(SUFFIX) and not storage.fs.isdir(storage.root)
-
-
-def files_of(storage: Storage) -> dict[str, str]:
-    """File -> split of every Parquet file of a source; empty when it has none."""
-    if is_one_file(storage):
-        name = storage.root.rsplit("/", 1)[-1]
-        return {name: split_of(name)}
-    return shards(storage, SUFFIX)
-
-
-def is_parquet(storage: Storage) -> bool:
-    return bool(files_of(storage))
 
 
 @dataclass(slots=True)
@@ -78,15 +59,14 @@ class ParquetImages:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._files = files_of(storage)
+        self._one = is_one(storage, SUFFIX)
+        self._files = shards(storage, SUFFIX)
         self._lock = threading.Lock()
         self._open: dict[str, pq.ParquetFile] = {}
         self._held: _Held | None = None
 
     def listing(self, splits: Splits = AS_USUAL) -> Listing:
-        places: list[str] = []
-        values: list[Any] = []
-        told: list[tuple[str, str]] = []
+        rows: list[tuple[str, Any, str, str]] = []
         names: list[str] | None = None
         chosen = splits.chosen(list(dict.fromkeys(self._files.values())), self._storage.url)
         for name in (name for name, split in self._files.items() if split in chosen):
@@ -94,20 +74,9 @@ class ParquetImages:
             column = _column(file, LABEL_COLUMNS, name, self._storage.url)
             _column(file, IMAGE_COLUMNS, name, self._storage.url)
             names = names or names_in(features_of(file.schema_arrow), column)
-            values += self.column(name, column)
-            told += zip(self._words(name, CAPTION_COLUMNS), self._words(name, CONTEXT_COLUMNS), strict=True)
-            places += [f"{name}#{row}" for row in range(file.metadata.num_rows)]
-        classes = names or sorted({str(value) for value in values if value is not None}, key=natural)
-        index = {name: position for position, name in enumerate(classes)}
-        listing = Listing(tuple(classes))
-        for place, value, (caption, context) in zip(places, values, told, strict=True):
-            label = value if names and isinstance(value, int) else index.get(str(value), -1)
-            # A class may be called `None`.
-            if value is not None and 0 <= label < len(classes):
-                listing.entries.append(Entry(place, label, caption, context))
-            else:
-                listing.skipped.append((place, NO_LABEL))
-        return listing
+            columns = self.column(name, column), self._words(name, CAPTION_COLUMNS), self._words(name, CONTEXT_COLUMNS)
+            rows += [(f"{name}#{row}", *values) for row, values in enumerate(zip(*columns, strict=True))]
+        return listed(rows, names)
 
     def read(self, where: str) -> bytes:
         """Raises UnreadableImage when the row holds no image bytes, SourceError when it cannot be read at all."""
@@ -133,7 +102,7 @@ class ParquetImages:
         if name not in self._open:
             with self._whole(name):
                 # A source that is one Parquet file has no name below its own URL.
-                self._open[name] = open_table(self._storage.open("" if is_one_file(self._storage) else name))
+                self._open[name] = open_table(self._storage.open("" if self._one else name))
         return self._open[name]
 
     def _words(self, name: str, wanted: tuple[str, ...]) -> list[str]:
@@ -168,7 +137,7 @@ class ParquetImages:
             self._held = _Held(name, group, 0, whole)
         else:
             # The open file reads whole columns of a group at once; this one reads them a little at a time.
-            source = self._storage.open("" if is_one_file(self._storage) else name)
+            source = self._storage.open("" if self._one else name)
             parts = open_table(source, buffer_size=2**20).iter_batches(
                 _ROWS, row_groups=[group], columns=[column], use_threads=False
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffii.dataset.storage import Storage
 from diffii.errors import SourceError
-from diffii.sources.interface import CAPTION_COLUMNS, CONTEXT_COLUMNS, NO_LABEL, Entry, Listing, first_of, words
+from diffii.sources.interface import CAPTION_COLUMNS, CONTEXT_COLUMNS, NO_LABEL, Entry, Listing, first_of, told
 from diffii.sources.labels import Told, as_index, resolve
 from diffii.sources.splits import AS_USUAL, Splits
 from diffii.sources.table import PATH_COLUMNS, rows_of
@@ -52,8 +52,8 @@ class PathList:
                     continue
                 label = _present(row[index]) if index else None
                 indices = indices and (label is None or as_index(label) is not None)
-                told = (_told(row, CAPTION_COLUMNS), _told(row, CONTEXT_COLUMNS))
-                rows.append((where, split, label, _present(row[title]) if title else None, *told))
+                said = told(row, CAPTION_COLUMNS), told(row, CONTEXT_COLUMNS)
+                rows.append((where, split, label, _present(row[title]) if title else None, *said))
         chosen = splits.chosen(list(there), url)
         rows = [row for row in rows if row[1] in chosen]
         classes, labels = resolve([_class(label, title, indices) for _, _, label, title, _, _ in rows], url)
@@ -107,8 +107,3 @@ def _class(label: Any, title: Any, indices: bool) -> Told:
         # A label that is a name needs no other.
         return None, None if label is None else str(label)
     return as_index(label), None if title is None else str(title)
-
-
-def _told(row: dict[str, Any], columns: tuple[str, ...]) -> str:
-    column = first_of(list(row), columns)
-    return words(row[column]) if column else ""

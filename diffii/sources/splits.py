@@ -42,11 +42,20 @@ class Splits:
 AS_USUAL = Splits()
 
 
+def is_one(storage: Storage, suffix: str) -> bool:
+    """Is the source itself one file of this kind? Some writers make a folder of such a name, with parts in it."""
+    return storage.root.endswith(suffix) and not storage.fs.isdir(storage.root)
+
+
 def shards(storage: Storage, suffix: str) -> dict[str, str]:
     """File -> split of the files that hold many images each (Parquet, tar), in the order of their names.
 
-    They lie in the folder itself, in `data`, where the folder's card says so, or in folders named after splits.
+    It is the source itself; or they lie in its folder, in `data`, where the folder's card says so, or in folders named
+    after splits.
     """
+    if is_one(storage, suffix):
+        name = storage.root.rsplit("/", 1)[-1]
+        return {name: split_of(name)}
     if declared := _declared(storage, suffix):
         return declared
     for folder in ("", "data"):

@@ -16,10 +16,10 @@ from typing import Any
 from diffii.dataset.storage import Storage
 from diffii.errors import SourceError
 from diffii.images import SUFFIXES
-from diffii.sources.interface import CAPTION_COLUMNS, CONTEXT_COLUMNS, Entry, Listing, first_of, words
+from diffii.sources.interface import CAPTION_COLUMNS, CONTEXT_COLUMNS, Entry, Listing, first_of, told, words
 from diffii.sources.labels import Told, as_index, resolve
 from diffii.sources.paths import INDEX_COLUMNS, NAME_COLUMNS
-from diffii.sources.splits import AS_USUAL, Splits, shards, split_of
+from diffii.sources.splits import AS_USUAL, Splits, is_one, shards
 from diffii.sources.tar import DamagedTar, Member, members
 
 SUFFIX = ".tar"
@@ -45,8 +45,8 @@ class WebDataset:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._one = is_one_tar(storage)
-        self._files = tars_of(storage)
+        self._one = is_one(storage, SUFFIX)
+        self._files = shards(storage, SUFFIX)
 
     def listing(self, splits: Splits = AS_USUAL) -> Listing:
         url = self._storage.url
@@ -108,18 +108,6 @@ class WebDataset:
         _close(name, key, sample, faulty, content, found)
 
 
-def is_one_tar(storage: Storage) -> bool:
-    return storage.root.endswith(SUFFIX) and not storage.fs.isdir(storage.root)
-
-
-def tars_of(storage: Storage) -> dict[str, str]:
-    """Tar -> split of every tar of a source; empty when it has none."""
-    if is_one_tar(storage):
-        name = storage.root.rsplit("/", 1)[-1]
-        return {name: split_of(name)}
-    return shards(storage, SUFFIX)
-
-
 def _close(
     tar: str, key: str, sample: dict[str, Member], faulty: bool, content: Callable[[Member], bytes], found: _Found
 ) -> None:
@@ -164,7 +152,7 @@ def _words(sample: dict[str, Member], content: Callable[[Member], bytes]) -> tup
     if name is None and (column := first_of(list(about), NAME_COLUMNS)) is not None:
         name = about[column] if isinstance(about[column], str) and about[column] else None
     caption = texts.get("txt") or texts.get("caption") or ""
-    return (index, name), words(caption) or _told(about, CAPTION_COLUMNS), _told(about, CONTEXT_COLUMNS)
+    return (index, name), words(caption) or told(about, CAPTION_COLUMNS), told(about, CONTEXT_COLUMNS)
 
 
 def _about(text: str) -> dict[str, Any]:
@@ -175,8 +163,3 @@ def _about(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("its .json is no JSON object")
     return found
-
-
-def _told(about: dict[str, Any], columns: tuple[str, ...]) -> str:
-    column = first_of(list(about), columns)
-    return words(about[column]) if column else ""

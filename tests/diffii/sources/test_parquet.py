@@ -21,7 +21,8 @@ from diffii.errors import SourceError
 from diffii.images import UnreadableImage
 from diffii.sources import opener
 from diffii.sources.interface import NO_LABEL, Listing
-from diffii.sources.parquet import ParquetImages, is_parquet
+from diffii.sources.parquet import SUFFIX, ParquetImages
+from diffii.sources.splits import shards
 
 pytest_plugins = ["tests.s3"]
 
@@ -123,7 +124,7 @@ def test_a_class_may_be_called_none(tmp_path: Path) -> None:
 
 def test_a_single_file_is_a_source(tmp_path: Path) -> None:
     url = folder(tmp_path, {"few.parquet": parquet([1, 0], NAMES), "other.parquet": parquet(["x"])}) + "/few.parquet"
-    assert is_parquet(Storage(url))
+    assert shards(Storage(url), SUFFIX)
     rows, reader = labelled(url)
     assert rows == [("few.parquet#0", 1), ("few.parquet#1", 0)] and reader.classes == tuple(NAMES)
     assert [opener(url)(place) for place, _ in rows] == contents(2)
@@ -157,7 +158,7 @@ def test_without_split_names_every_file_is_read_in_order(tmp_path: Path) -> None
 
 
 def test_an_image_folder_with_metadata_beside_it_is_no_parquet_source(tmp_path: Path) -> None:
-    assert not is_parquet(Storage(folder(tmp_path, {"metadata.parquet": parquet(["x"]), "cat/1.jpg": b""})))
+    assert not shards(Storage(folder(tmp_path, {"metadata.parquet": parquet(["x"]), "cat/1.jpg": b""})), SUFFIX)
 
 
 def test_rows_are_found_across_row_groups_from_several_threads(tmp_path: Path) -> None:
