@@ -30,7 +30,7 @@ from diffii.concepts.workers import Workers
 from diffii.dataset.storage import Storage
 from diffii.errors import DiffiiError, ModelError, SourceError
 from diffii.hashing import digest, sha256
-from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit
+from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit, named
 from diffii.sources import opener
 
 MAX_FAILURES = 8
@@ -66,9 +66,7 @@ class LearnerSpec:
         about = [list(lesson.classes), list(lesson.words), list(lesson.labels), list(lesson.contexts)]
         images = [image for _, image in self.images]
         model = [self.weights, self.model.dtype, lesson.template, lesson.metaclass]
-        # The way in which images always became square has no name.
-        how = [] if self.fit == "crop" else [self.fit]
-        return digest(about, images, model, self.settings.to_dict(), self.workers, *how)[:32]
+        return digest(about, images, model, self.settings.to_dict(), self.workers, *named(self.fit).items())[:32]
 
     @property
     def folder(self) -> str:

@@ -107,6 +107,11 @@ def remark(data: bytes) -> str:
     return "of several frames or pages the first is used" if moving else ""
 
 
+def named(how: Fit) -> dict[str, str]:
+    """What a way of fitting adds to the name of what is made of images; nothing for `crop`: names are older than it."""
+    return {} if how == "crop" else {"fit": how}
+
+
 def fit(image: Image.Image, size: int, how: Fit = "crop") -> np.ndarray:
     """Bring an image to a square; uint8 (size, size, 3).
 

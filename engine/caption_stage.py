@@ -32,6 +32,7 @@ from diffii.contexts.suffixes import condense
 from diffii.dataset import layout
 from diffii.errors import SourceError
 from diffii.hashing import digest
+from diffii.images import named
 from diffii.weights import EMBEDDED
 from engine.config import AUTO, DIFFUSION, OFF, OWN, Config
 from engine.plan import class_words, plain_prompt
@@ -59,8 +60,7 @@ def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContex
     method = _method(run)
     about = _about(method, run.plan.weights)
     how = run.config.source.fit
-    # The way in which images always became square has no name.
-    about |= {"fit": how} if how != "crop" else {}
+    about |= named(how)
     seen = [plain_prompt(run.config, name) if isinstance(method, Diffusion) else "" for name in run.source.classes]
     images = run.source.images
     keys = [context_key(image.sha256, seen[image.label], about) for image in images]

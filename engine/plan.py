@@ -22,6 +22,7 @@ from diffii.arms import ARMS, Knobs
 from diffii.dataset.log import WaveEntry
 from diffii.errors import ConfigError
 from diffii.hashing import digest, seed64
+from diffii.images import named
 from engine.config import OFF, Config
 from engine.learned import Learned
 from engine.source import Source, SourceImage
@@ -214,7 +215,7 @@ class Plan:
         config = self.config
         inversion = config.inversion.named() if self.arm.takes == "inversions" else None
         return {
-            **({"fit": self.config.source.fit} if self._fit else {}),
+            **named(config.source.fit),
             "kind": self.arm.name,
             "weights": self.weights,
             "concepts": self.learned.concepts,
@@ -236,7 +237,7 @@ class Plan:
         if self.arm.takes == "latents":
             config = self.config
             base = [self.weights, config.backbone.dtype, config.inversion.micro_batch]
-            return digest("latent", base, image.sha256, *self._fit)[:40]
+            return digest("latent", base, image.sha256, *named(config.source.fit).items())[:40]
         return digest(self._inversion_base, image.sha256, self._prompts[image.label])[:40]
 
     @cached_property
@@ -244,12 +245,8 @@ class Plan:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
         base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
         base += [["diffuse", inversion.diffuse]] if inversion.diffuse else []
-        return base + ([self.learned.concepts] if self.learned.concepts else []) + self._fit
-
-    @cached_property
-    def _fit(self) -> list[str]:
-        """How images become square; empty for the way in which they always did, so that names stay."""
-        return [] if self.config.source.fit == "crop" else [f"fit={self.config.source.fit}"]
+        base += [self.learned.concepts] if self.learned.concepts else []
+        return [*base, *named(self.config.source.fit).items()]
 
     def signature_key(self, image: SourceImage) -> str:
         """Where a real image's signature is stored, held-out images included; "" when no embedder is configured.
@@ -260,8 +257,8 @@ class Plan:
         embedder = self.config.dedup.embedder
         if embedder == OFF:
             return ""
-        micro_batch = self.config.inversion.micro_batch
-        return digest("signature", image.sha256, embedder, self.embedder, self.weights, micro_batch, *self._fit)[:40]
+        how = [self.config.inversion.micro_batch, *named(self.config.source.fit).items()]
+        return digest("signature", image.sha256, embedder, self.embedder, self.weights, *how)[:40]
 
     def inversions(self) -> list[Inversion]:
         """Every image of the source, to be inverted once; or encoded, or neither, as the arm wants it."""
