@@ -149,12 +149,15 @@ class Inverter:
         if self._grid is None:
             return [save_tensors({"latent": latent}) for latent in latents.cpu().numpy()]
         prompts = [images.task["prompt"][row] for row in batch]
-        # An image's noise is its own, so that its inversion is the same in every run and batch.
-        seeds = [seed64("diffuse", images.task["sha256"][row]) for row in batch]
-        noise = torch.from_numpy(np.stack([gaussian(seed, self._backbone.latent_shape) for seed in seeds]))
+        noise = self._noise([images.task["sha256"][row] for row in batch]) if self._diffused else None
         inversions = invert(self._backbone, latents, prompts, self._grid, self._diffused, noise)
         pairs = zip(latents.cpu().numpy(), inversions.cpu().numpy(), strict=True)
         return [save_tensors({"latent": latent, "inversion": inversion}) for latent, inversion in pairs]
+
+    def _noise(self, hashes: list[str]) -> torch.Tensor:
+        # An image's noise is its own, so that its inversion is the same in every run and batch.
+        shape = self._backbone.latent_shape
+        return torch.from_numpy(np.stack([gaussian(seed64("diffuse", sha), shape) for sha in hashes]))
 
     # -- images -----------------------------------------------------------------------------------------------------
 

@@ -28,12 +28,14 @@ def invert(
     """Climb from clean float32 latents to the top of `grid`, each row under its own plain prompt.
 
     The model is asked at the upper timestep of each segment, which is where sampling asks it on the way down. The first
-    `diffused` steps, 0 to all, are not asked for: `noise_BCHW` takes the latents there in one go.
+    `diffused` steps, 0 to all, are not asked for: `noise_BCHW`, of the latents' shape, takes them there in one go.
+    Raises ValueError where it is missing.
     """
     text = backbone.prompts(list(prompts))
     x = latents_BCHW.to(backbone.device)
     if diffused:
-        assert noise_BCHW is not None
+        if noise_BCHW is None:
+            raise ValueError(f"{diffused} steps are to be diffused, and there is no noise to do it with")
         alpha = grid.alphas[diffused - 1]
         x = alpha**0.5 * x + (1 - alpha) ** 0.5 * noise_BCHW.to(backbone.device)
     for index in range(diffused, grid.steps):
