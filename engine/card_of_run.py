@@ -45,7 +45,7 @@ def origin_of(run: Run) -> Origin:
     where = first.origin if first is not None and first.origin else run.source.url
     return Origin(
         sources={
-            "real images": f"{len(run.source.images)} from {where}",
+            "real images": f"{len(run.source.images)} from {where}" if where else len(run.source.images),
             "real images, digest": run.source.digest,
             "model": run.config.backbone.model,
             "model weights, SHA-256": run.plan.weights,

@@ -223,7 +223,8 @@ def load_run(url: str) -> Run:
     manifest = storage.read_or_none(layout.source_manifest(first.source))
     if manifest is None:
         raise OutputError(f"{url}: {layout.source_manifest(first.source)} is missing; restore it from a copy")
-    source = Source.from_parquet(storage.url, first.classes, manifest)
+    # Where the images were; whether they still are, nobody has looked.
+    source = Source.from_parquet(first.origin, first.classes, manifest)
     settings = {key: value for key, value in first.identity.items() if key not in DIGESTS}
     config = from_flat({**UNSAID, **settings, "output.url": url, "backbone.model": first.model})
     plan = Plan(config, source, first.identity[WEIGHTS], first.identity.get(EMBEDDER, ""), learned_of(history))
