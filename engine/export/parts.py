@@ -123,7 +123,7 @@ def _rows(order: PartOrder) -> pa.Table:
 def _encoded_anew(table: pa.Table, settings: Settings) -> pa.Table:
     def again(image: dict[str, Any], sample_id: str) -> dict[str, Any]:
         pixels = np.asarray(decode(image["bytes"]), dtype=np.uint8)
-        data = encode(pixels, settings.encoding, settings.quality, mark=True)
+        data = encode(pixels, settings.encoding, settings.quality, settings.mark)
         return {"bytes": data, "path": f"{sample_id}.{extension(settings.encoding)}"}
 
     with ThreadPoolExecutor(_ENCODERS) as pool:

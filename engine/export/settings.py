@@ -29,6 +29,8 @@ class Settings:
     encoding: Encoding
     quality: int | None
     include_real: bool
+    mark: bool
+    """Synthetic images that are encoded anew say that a model made them."""
     stored: bool
 
     def to_record(self) -> dict[str, Any]:
@@ -48,7 +50,12 @@ def settings_of(
     wanted = from_flat(asked).output
     same = (wanted.encoding, wanted.quality) == (output.encoding, output.quality)
     return Settings(
-        format=format, encoding=wanted.encoding, quality=wanted.quality, include_real=include_real, stored=same
+        format=format,
+        encoding=wanted.encoding,
+        quality=wanted.quality,
+        include_real=include_real,
+        mark=output.mark,
+        stored=same,
     )
 
 

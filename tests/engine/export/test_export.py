@@ -218,6 +218,13 @@ def test_images_are_encoded_anew_and_marked(
                 assert same == (encoding == "webp" and quality is None)
 
 
+def test_a_run_without_marks_is_copied_without(source: Path, tmp_path: Path) -> None:
+    run = expanded(str(tmp_path / "out"), source, output__mark=False)
+    export(run.storage.url, str(tmp_path / "copy"), "parquet", encoding="webp")
+    rows = [row for path in sorted((tmp_path / "copy").glob("*/*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert rows and not any(DIGITAL_SOURCE_TYPE.encode() in row["image"]["bytes"] for row in rows)
+
+
 def test_images_that_have_the_encoding_keep_their_bytes(made: Run, source: Path, tmp_path: Path) -> None:
     export(made.storage.url, str(tmp_path), "parquet", include_real=True)
     for number in range(len(made.history.shards)):
