@@ -58,6 +58,8 @@ class GeneratorSpec(ActorSpec):
     quality: int | None = None
     mark: bool = False
     arm: str = DIFF_II
+    begun_with: str = ""
+    """Digest of the concepts that the run was begun with; see `actors.model.fingerprint`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Generator:
         self._arm = ARMS[spec.arm]
         self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
         recognised = f" embedder-{self._embedder.name}" if self._embedder else ""
-        self._fingerprint = f"{fingerprint(self._backbone)} batch-{spec.micro_batch}{recognised}"
+        self._fingerprint = f"{fingerprint(self._backbone, spec.begun_with)} batch-{spec.micro_batch}{recognised}"
         device = self._backbone.device
         self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
         self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)

@@ -58,6 +58,8 @@ class LearnerSpec:
     workers: int = 1
     fit: Fit = "crop"
     """How images become square."""
+    base: str = ""
+    """Digest of concepts in the output that stay as they are: only tokens of classes with images are learned."""
 
     @property
     def key(self) -> str:
@@ -66,7 +68,8 @@ class LearnerSpec:
         about = [list(lesson.classes), list(lesson.words), list(lesson.labels), list(lesson.contexts)]
         images = [image for _, image in self.images]
         model = [self.weights, self.model.dtype, lesson.template, lesson.metaclass]
-        return digest(about, images, model, self.settings.to_dict(), self.workers, *named(self.fit).items())[:32]
+        more = [*named(self.fit).items(), *(["base", self.base] if self.base else [])]
+        return digest(about, images, model, self.settings.to_dict(), self.workers, *more)[:32]
 
     @property
     def folder(self) -> str:
@@ -224,6 +227,7 @@ def _learn(spec: LearnerSpec, workers: Workers, post: Callable[[int, float], Non
         folder=spec.folder,
         workers=workers,
         watch=post,
+        base=read_concepts(storage, concepts_folder(spec.base)) if spec.base else None,
     )
     if workers.rank == 0:
         save_concepts(concepts, storage, concepts_folder(concepts.digest))

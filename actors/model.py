@@ -58,10 +58,14 @@ def load(spec: ModelSpec) -> Backbone:
     return backbone
 
 
-def fingerprint(backbone: Backbone) -> str:
-    """What an image's last bits depend on besides its recipe: device, arithmetic, kernels, versions."""
+def fingerprint(backbone: Backbone, concepts: str = "") -> str:
+    """What an image's last bits depend on besides its recipe: device, arithmetic, kernels, versions.
+
+    `concepts` names those in use by what a run was begun with: what is learned later changes no earlier class.
+    """
     record = backbone.record
     packages = " ".join(f"{name}-{version(name)}" for name in ("torch", "diffusers", "transformers", "numpy", "Pillow"))
     threads = f" threads-{record.threads}" if record.threads else ""
-    concepts = f" concepts-{backbone.concepts.digest[:16]}" if backbone.concepts else ""
-    return f"{record.device} {record.dtype} {record.attention}{threads}{concepts} {packages}"
+    known = concepts or (backbone.concepts.digest if backbone.concepts else "")
+    named = f" concepts-{known[:16]}" if known else ""
+    return f"{record.device} {record.dtype} {record.attention}{threads}{named} {packages}"

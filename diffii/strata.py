@@ -21,31 +21,41 @@ SILVER = math.sqrt(2.0) - 1.0
 """Step between the angles of successive pairs; another irrational, so that the two steps never fall in line."""
 
 
-def pair_count(images: int) -> int:
-    """Unordered pairs of a class of `images` images; a single image counts as its own pair."""
+def pair_count(images: int, old: int = 0) -> int:
+    """Rows of a class of `images` images until a pair is used again; a single image counts as its own pair.
+
+    With `old`, of the rows that begin with an image from number `old` on (see `pair`).
+    """
+    if old:
+        return (images // 2) * (images - old)
     return max(1, images * (images - 1) // 2)
 
 
-def pair(images: int, ordinal: int, seed: int) -> tuple[int, int]:
+def pair(images: int, ordinal: int, seed: int, old: int = 0) -> tuple[int, int]:
     """The two image indices, each in [0, images), of the row number `ordinal` of a class.
 
     Pairs come in rounds by distance on a shuffled ring: (i, i+1) for every i, then (i, i+2), ... so that every image
     is a parent equally often from the start. A class of one image gives (0, 0): its partner is made by forward
-    diffusion. Raises ValueError for a class without images.
+    diffusion. With `old`, 0 to images - 1, the first image is one from number `old` on, each equally often, and the
+    second any: what a class can have only since those images came. Raises ValueError for a class without images.
     """
     if images < 1:
         raise ValueError("a class without images has no pairs")
     if images == 1:
         return 0, 0
-    index = ordinal % pair_count(images)
-    distance, start = index // images + 1, index % images
     ring = _ring(images, seed)
+    index = ordinal % pair_count(images, old)
+    if old:
+        starts = _places_from(images, seed, old)
+        distance, start = index // len(starts) + 1, int(starts[index % len(starts)])
+    else:
+        distance, start = index // images + 1, index % images
     return int(ring[start]), int(ring[(start + distance) % images])
 
 
-def phi(images: int, ordinal: int, seed: int) -> float:
-    """The angle in [0, 2 pi) of the row number `ordinal` of a class."""
-    use, index = divmod(ordinal, pair_count(images))
+def phi(images: int, ordinal: int, seed: int, old: int = 0) -> float:
+    """The angle in [0, 2 pi) of the row number `ordinal` of a class; `old` as for `pair`."""
+    use, index = divmod(ordinal, pair_count(images, old))
     if images == 1:
         # Every row of a one-image class has a partner of its own, so plain golden steps spread best.
         use, index = ordinal, 0
@@ -57,6 +67,12 @@ def choice(options: int, ordinal: int, seed: int) -> int:
     """An option in [0, options), each used once per round in an order of the round's own."""
     turn, position = divmod(ordinal, options)
     return int(_ring(options, (seed + turn) & (2**64 - 1))[position])
+
+
+@lru_cache(maxsize=65_536)
+def _places_from(images: int, seed: int, old: int) -> np.ndarray:
+    """Where on the ring the images from number `old` on stand."""
+    return np.flatnonzero(_ring(images, seed) >= old)
 
 
 @lru_cache(maxsize=65_536)

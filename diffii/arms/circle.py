@@ -20,10 +20,10 @@ class DiffII:
     takes: ClassVar[Takes] = "inversions"
     prompts: ClassVar[Prompts] = "two-stage"
 
-    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs) -> Draw:
+    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs, old: int = 0) -> Draw:
         images = sizes[label]
-        a, b = strata.pair(images, ordinal, seed)
-        return Draw(parents=((label, a), (label, b)), phi=strata.phi(images, ordinal, seed))
+        a, b = strata.pair(images, ordinal, seed, old)
+        return Draw(parents=((label, a), (label, b)), phi=strata.phi(images, ordinal, seed, old))
 
     def start(self, parents: Sequence[Parent], moment: Moment) -> Start:
         a, b = _pair(parents, moment)
@@ -51,8 +51,8 @@ class Slerp(DiffII):
     name: ClassVar[str] = "slerp"
     prompts: ClassVar[Prompts] = "plain"
 
-    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs) -> Draw:
-        drawn = super().draw(sizes, label, ordinal, seed, knobs)
+    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs, old: int = 0) -> Draw:
+        drawn = super().draw(sizes, label, ordinal, seed, knobs, old)
         return Draw(parents=drawn.parents, phi=drawn.phi / (2 * np.pi))
 
     def start(self, parents: Sequence[Parent], moment: Moment) -> Start:

@@ -23,8 +23,8 @@ class DiffAug:
     takes: ClassVar[Takes] = "latents"
     prompts: ClassVar[Prompts] = "suffix"
 
-    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs) -> Draw:
-        image = strata.choice(sizes[label], ordinal, seed)
+    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs, old: int = 0) -> Draw:
+        image = old + strata.choice(sizes[label] - old, ordinal, seed)
         return Draw(parents=((label, image),), strength=_strength(knobs, ordinal, seed))
 
     def start(self, parents: Sequence[Parent], moment: Moment) -> Start:
@@ -43,10 +43,10 @@ class DiffMix(DiffAug):
     name: ClassVar[str] = "diff-mix"
     prompts: ClassVar[Prompts] = "plain"
 
-    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs) -> Draw:
+    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs, old: int = 0) -> Draw:
         others = [other for other, images in enumerate(sizes) if images and other != label]
         if not others:
-            return super().draw(sizes, label, ordinal, seed, knobs)
+            return super().draw(sizes, label, ordinal, seed, knobs, old)
         other = others[strata.choice(len(others), ordinal, seed64(seed, "class"))]
         image = seed64(seed, "image", ordinal) % sizes[other]
         strength = _strength(knobs, ordinal, seed)

@@ -83,10 +83,11 @@ class Arm(Protocol):
     takes: ClassVar[Takes]
     prompts: ClassVar[Prompts]
 
-    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs) -> Draw:
+    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs, old: int = 0) -> Draw:
         """Parents and parameters of row `ordinal` (from 0 without end) of class `label`, which has images.
 
-        `sizes` are the real images per class; `seed` is the class's own.
+        `sizes` are the real images per class; `seed` is the class's own. With `old`, a row begins with one of the
+        class's images from that number on, where it begins with one of the class's at all.
         """
         ...
 

@@ -16,7 +16,7 @@ class Noise:
     takes: ClassVar[Takes] = "nothing"
     prompts: ClassVar[Prompts] = "two-stage"
 
-    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs) -> Draw:
+    def draw(self, sizes: Sequence[int], label: int, ordinal: int, seed: int, knobs: Knobs, old: int = 0) -> Draw:
         return Draw()
 
     def start(self, parents: Sequence[Parent], moment: Moment) -> Start:

@@ -85,21 +85,36 @@ class Learner:
     """One worker's share of learning. `step()` until `finished`; the tensors of `parameters` are what is learned."""
 
     def __init__(
-        self, backbone: Backbone, lesson: Lesson, latents: Tensor, settings: LearnSettings, workers: Workers = ALONE
+        self,
+        backbone: Backbone,
+        lesson: Lesson,
+        latents: Tensor,
+        settings: LearnSettings,
+        workers: Workers = ALONE,
+        base: Concepts | None = None,
     ) -> None:
-        """`latents` comes from `encode_images`. The backbone is lent until `release()`. Raises ModelError."""
+        """`latents` comes from `encode_images`. The backbone is lent until `release()`.
+
+        Of `base`, only tokens of classes that have images here are learned anew. Raises ModelError.
+        """
         self.settings, self.lesson, self.workers = settings, lesson, workers
         self._backbone, self._latents = backbone, latents
         if latents.shape[1] != len(lesson.labels):
             raise ValueError(f"{latents.shape[1]} latents for {len(lesson.labels)} images")
-        backbone.use(None)
+        backbone.use(base)
         unet, encoder = backbone.pipeline.unet, backbone.pipeline.text_encoder
         table = encoder.get_input_embeddings()
+        table = table.table if isinstance(table, TokenTable) else table
         rows = start_rows(backbone.pipeline.tokenizer, table.weight, lesson.words, lesson.metaclass, settings.tokens)
+        self._base = base
+        if base is not None:
+            _keep(rows, base, lesson, settings.tokens)
         self._table = TokenTable(table, rows.to(backbone.device))
         self._ids, self._prompt_of = self._prompt_ids(table.num_embeddings)
         encoder.set_input_embeddings(self._table)
-        adapter = start_adapter(unet, settings.rank, settings.seed) if settings.rank else {}
+        # A base's LoRA is in the weights already. Its tokens get no gradient, as no prompt here names them.
+        self._adapts = bool(settings.rank) and base is None
+        adapter = start_adapter(unet, settings.rank, settings.seed) if self._adapts else {}
         self.parameters: dict[str, Tensor] = {"tokens": self._table.rows, **adapter}
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
@@ -161,8 +176,10 @@ class Learner:
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
         self._backbone.pipeline.text_encoder.set_input_embeddings(self._table.table)
-        if self.settings.rank:
+        if self._adapts:
             stop_adapter(self._backbone.pipeline.unet)
+        if self._base is not None:
+            self._backbone.use(None)
 
     def result(self) -> Concepts:
         """What was learned so far; the losses in it are complete after `gather`."""
@@ -178,7 +195,8 @@ class Learner:
             "losses": progress.curve,
             "losses_by_class": progress.per_class(lesson.classes),
         }
-        return Concepts(lesson.tokens(settings.tokens), found.pop("tokens"), found, about)
+        tokens = found.pop("tokens")
+        return Concepts(lesson.tokens(settings.tokens), tokens, found if self._base is None else self._base.lora, about)
 
     def _losses(self, draws: Sequence[Draw]) -> Tensor:
         """The squared error of each row's prediction, float32 (B,)."""
@@ -234,3 +252,18 @@ class Learner:
         ids = [prompt_ids(self._backbone.pipeline.tokenizer, text, rows, first) for text in unique]
         place = {text: index for index, text in enumerate(unique)}
         return torch.tensor(ids), np.array([place[text] for text in texts])
+
+
+def _keep(rows_ND: Tensor, base: Concepts, lesson: Lesson, count: int) -> None:
+    """Put the vectors of `base` into a lesson's rows, but for classes that have images there. Raises ModelError."""
+    ours = lesson.tokens(count)
+    for label, (name, tokens) in enumerate(ours.items()):
+        if name not in base.tokens or label in lesson.labels:
+            continue
+        if base.tokens[name] != tokens:
+            raise ModelError(
+                f"the known concepts name {name!r} by {base.name_of(name)}, and here it would be {' '.join(tokens)}: "
+                "classes keep their order and their number of tokens"
+            )
+        for part, word in enumerate(tokens):
+            rows_ND[label * count + part] = base.vectors[base.rows[word]]

@@ -29,14 +29,16 @@ def learn(
     folder: str = "",
     workers: Workers = ALONE,
     watch: Watch | None = None,
+    base: Concepts | None = None,
 ) -> Concepts:
     """Learn the concepts of `images` (uint8, (S, S, 3), in the order of the lesson's labels).
 
-    Checkpoints lie in `folder` of `storage`, if that is given. The backbone comes back without concepts.
+    Checkpoints lie in `folder` of `storage`, if that is given. With `base` its LoRA and tokens stay, but for those of
+    classes that have images here. The backbone comes back without concepts.
     Raises ModelError when a prompt has no room for its tokens or learning diverges, OutputError for a checkpoint of
     another run.
     """
-    learner = Learner(backbone, lesson, encode_images(backbone, images, settings.flip), settings, workers)
+    learner = Learner(backbone, lesson, encode_images(backbone, images, settings.flip), settings, workers, base)
     try:
         if storage is not None:
             _resume(learner, storage, folder, workers)

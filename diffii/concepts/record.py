@@ -51,6 +51,17 @@ class Concepts:
         parts = [[name, str(value.dtype), list(value.shape), _sha256(value)] for name, value in sorted(tensors.items())]
         return digest([[name, list(tokens)] for name, tokens in self.tokens.items()], parts)
 
+    def extend(self, base: Concepts) -> bool:
+        """Whether everything of `base` is here, to the bit, and at most tokens more."""
+        same_lora = self.lora.keys() == base.lora.keys() and all(
+            torch.equal(self.lora[name], value) for name, value in base.lora.items()
+        )
+        return same_lora and all(
+            self.tokens.get(name) == tokens
+            and all(torch.equal(self.vectors[self.rows[t]], base.vectors[base.rows[t]]) for t in tokens)
+            for name, tokens in base.tokens.items()
+        )
+
     def name_of(self, class_name: str) -> str:
         """What names a class in a prompt, e.g. `<c00012-0> <c00012-1>`. Raises ModelError for a class not learned."""
         if class_name not in self.tokens:

@@ -102,6 +102,7 @@ class History:
         self.version = -1
         self.opening: log.OpenEntry | None = None
         self.waves: list[log.WaveEntry] = []
+        self.growths: list[log.GrowthEntry] = []
         self.calibration: log.CalibrationEntry | None = None
         self.shards = Shards()
         self.rows = self.bytes = self.commits = 0
@@ -120,6 +121,8 @@ class History:
             self.opening = entry
         elif isinstance(entry, log.WaveEntry):
             self.waves.append(entry)
+        elif isinstance(entry, log.GrowthEntry):
+            self.growths.append(entry)
         elif isinstance(entry, log.CalibrationEntry):
             self.calibration = entry
         else:
@@ -150,6 +153,21 @@ class History:
         if published.num_rows:
             self.bytes += int(published["shard_bytes"].to_numpy().sum())
             self.shards.append_table(published)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names behind the labels; those of a class that came later come last."""
+        return self.classes_of_shard(len(self.shards))
+
+    def classes_of_shard(self, number: int) -> tuple[str, ...]:
+        """The classes as of the time when a shard was written."""
+        season = bisect.bisect_right([growth.shards for growth in self.growths], number)
+        newest = self.growths[season - 1] if season else self.opening
+        return tuple(newest.classes) if newest is not None else ()
+
+    def season(self, wave: int) -> int:
+        """How often the source had grown when a wave began."""
+        return bisect.bisect_right([growth.waves for growth in self.growths], wave)
 
     @property
     def kept(self) -> int:

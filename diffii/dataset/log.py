@@ -2,6 +2,7 @@
 
     0      `open`   what the data set is made of: identity, source, class names
     n      `wave`   a wave of the plan begins: for each class the ordinals [start, stop)
+    n      `growth` the source has grown: the waves that follow are of its new images, too
     n      `near-copies` how near is too near, measured on the real images before the first row is decided
     n      `commit` a range of consecutive chunks is decided: the outcome of every row, and the shard if rows were kept
 
@@ -55,6 +56,29 @@ class WaveEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthEntry:
+    """The source has new images. Classes keep their labels and images their places: what is new comes after them."""
+
+    source: str
+    """Digest of the new manifest."""
+    before: int
+    """Images that the source had."""
+    waves: int
+    """Waves of the plan that came before."""
+    shards: int
+    """Shards that were published before."""
+    classes: list[str]
+    origin: str
+    concepts: str = ""
+    """Digest of the concepts in use from here on; empty without any."""
+    learned: list[str] = field(default_factory=list)
+    """Classes that these concepts know and earlier ones did not, or only by their words."""
+    names: dict[str, str] = field(default_factory=dict)
+    suffixes: list[str] = field(default_factory=list)
+    kind: str = "growth"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationEntry:
     """From which distance on two images count as near-copies, per class, and what was measured for it.
 
@@ -102,7 +126,7 @@ class CommitEntry:
         return len(self.lost.get(outcome, {}))
 
 
-Entry = OpenEntry | WaveEntry | CalibrationEntry | CommitEntry
+Entry = OpenEntry | WaveEntry | GrowthEntry | CalibrationEntry | CommitEntry
 
 
 def with_shard(entry: CommitEntry, shard: Shard) -> CommitEntry:
@@ -135,6 +159,8 @@ def decode(data: bytes, name: str) -> Entry:
             return OpenEntry(**found)
         if kind == "wave":
             return WaveEntry(**found)
+        if kind == "growth":
+            return GrowthEntry(**found)
         if kind == "near-copies":
             return CalibrationEntry(**found)
         if kind == "commit":

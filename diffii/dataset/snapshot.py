@@ -37,7 +37,7 @@ class Snapshot:
         self._storage, self._history, self._rows = storage, history, rows
         self.url = storage.url
         self.version = history.version
-        self.classes: tuple[str, ...] = tuple(history.opening.classes)
+        self.classes: tuple[str, ...] = history.classes
         # A list: the snapshot must not change when the history it was made from grows.
         self._ends: list[int] = [] if rows is not None and not len(rows) else history.shards.ends().tolist()
         self._row_group = lru_cache(maxsize=_OPEN_ROW_GROUPS)(self._read_row_group)
