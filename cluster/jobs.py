@@ -34,8 +34,8 @@ def expand(
     from engine.export.along import catch_up
     from engine.fork import Fork
     from engine.holdout import has_holdout
+    from engine.prepare import prepare as prepare_run
     from engine.publish import publish_missing
-    from engine.run import prepare as prepare_run
 
     began = time.monotonic()
     with _ray_when_needed(config, verbose) as start:
@@ -43,7 +43,7 @@ def expand(
         run = prepare_run(config, elsewhere=_looking(start))
         if forked:
             Fork(run, forked)
-        if run.complete and not has_holdout(config):
+        if run.complete and run.grown is None and not has_holdout(config):
             publish_missing(run)
             _copies(catch_up(run))
             say(f"{run.storage.url} is complete: nothing to do")
@@ -105,7 +105,7 @@ def prepare(config: Config, verbose: bool, learn: bool = True) -> Learned:
     """What comes before the plan, alone: captions, and concepts if `learn`."""
     from cluster.progress import ProgressLine
     from engine.expand import prepare_data_set
-    from engine.run import prepare as prepare_run
+    from engine.prepare import prepare as prepare_run
 
     with _ray_when_needed(config, verbose) as start:
         run = prepare_run(config, elsewhere=_looking(start))

@@ -57,6 +57,8 @@ class Shape:
     """What `datasets.load_dataset` is to read; empty where it cannot."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are others here than the data set's own."""
+    features: Sequence[Mapping[str, Any]] = ()
+    """What the columns hold, where single files do not know all of it."""
     include_real: bool = False
     usage: str = ""
     contact_sheet: bool = True
@@ -105,6 +107,8 @@ def _front(counts: Counts, origin: Origin, shape: Shape) -> list[str]:
         paths = list(shape.patterns)
         files = [{"split": "train", "path": paths[0] if len(paths) == 1 else paths}]
         front["configs"] = [{"config_name": "default", "description": f"diffii {counts.content}", "data_files": files}]
+    if shape.features:
+        front["dataset_info"] = {"features": [dict(column) for column in shape.features]}
     front |= {
         "task_categories": ["image-classification"],
         "tags": ["synthetic", "diff-ii", "data-augmentation"],

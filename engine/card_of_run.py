@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffii.dataset import layout
 from diffii.hashing import digest
 from engine.card import Counts, Origin, Shape, data_set_card
-from engine.formats.parquet import Parquet
+from engine.formats.parquet import Parquet, card_features
 from engine.licences import licences
 
 if TYPE_CHECKING:
@@ -21,9 +21,16 @@ def write_card(run: Run) -> None:
     """Bring the data set card up to the log; each commit does, see `engine.card`."""
     real = run.config.output.include_real
     patterns = [pattern for origin, pattern in Parquet.patterns.items() if origin == "data" or real]
-    shape = Shape(patterns=patterns, include_real=real)
+    shape = Shape(patterns=patterns, include_real=real, features=features_of(run))
     card = data_set_card(run.source.classes, run.config, counts(run), origin_of(run), shape)
     run.storage.put(layout.CARD, card.encode())
+
+
+def features_of(run: Run) -> list[dict[str, Any]]:
+    """What a card tells of the columns: nothing, unless classes came while the data set grew."""
+    if not run.history.growths or run.history.classes_of_shard(0) == run.source.classes:
+        return []
+    return card_features(run.source.classes, run.plan.arm.takes == "latents")
 
 
 def counts(run: Run) -> Counts:
@@ -41,8 +48,9 @@ def counts(run: Run) -> Counts:
 
 def origin_of(run: Run) -> Origin:
     """What the images of a run come from, for a card."""
-    first, learned = run.history.opening, run.plan.learned
-    where = first.origin if first is not None and first.origin else run.source.url
+    history, learned = run.history, run.plan.learned
+    newest = history.growths[-1] if history.growths else history.opening
+    where = newest.origin if newest is not None and newest.origin else run.source.url
     return Origin(
         sources={
             "real images": f"{len(run.source.images)} from {where}" if where else len(run.source.images),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from actors.learner import LearnerSpec, concepts_folder, finished, learn
-from diffii.concepts.files import open_concepts, save_concepts
+from diffii.concepts.files import open_concepts, read_concepts, save_concepts
 from diffii.concepts.learning import Lesson
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import PRESETS, LearnSettings
-from diffii.errors import ConfigError
+from diffii.errors import ConfigError, OutputError
 from diffii.weights import EMBEDDED
 from engine.config import AUTO, OFF, Config
 from engine.plan import class_words
@@ -35,7 +35,10 @@ def learn_concepts(run: Run, pool: Pool, progress: Progress, contexts: Sequence[
             concepts.name_of(name)  # raises for a class that they do not know
         save_concepts(concepts, run.storage, concepts_folder(concepts.digest))
         return concepts
-    spec = learner_spec(run, contexts)
+    return _learned(learner_spec(run, contexts), run, pool, progress)
+
+
+def _learned(spec: LearnerSpec, run: Run, pool: Pool, progress: Progress) -> Concepts:
     if (done := finished(spec, run.storage)) is not None:
         return done
     steps = spec.settings.steps
@@ -56,23 +59,54 @@ def learn_concepts(run: Run, pool: Pool, progress: Progress, contexts: Sequence[
     return concepts
 
 
-def learner_spec(run: Run, contexts: Sequence[str] = ()) -> LearnerSpec:
-    """What is to be learned, by whom and where it goes."""
+def learn_more(
+    run: Run, known: str, classes: Collection[str], pool: Pool, progress: Progress, contexts: Sequence[str] = ()
+) -> Concepts:
+    """Concepts that know some more classes of the run's source beside those of the digest `known`, which stay.
+
+    Raises as `learn_concepts` does, and OutputError where the user's own do not go on from the known ones.
+    """
+    base = read_concepts(run.storage, concepts_folder(known))
+    if run.config.learn.concepts == AUTO:
+        return _learned(learner_spec(run, contexts, known, classes), run, pool, progress)
+    concepts = open_concepts(run.config.learn.concepts)
+    for name in classes:
+        concepts.name_of(name)
+    if not concepts.extend(base):
+        raise OutputError(
+            f"learn.concepts: those at {run.config.learn.concepts} know the classes of {run.storage.url} by other "
+            "tokens or vectors, or have another LoRA; add the new classes' tokens and leave the rest as it was"
+        )
+    save_concepts(concepts, run.storage, concepts_folder(concepts.digest))
+    return concepts
+
+
+def learner_spec(
+    run: Run, contexts: Sequence[str] = (), base: str = "", classes: Collection[str] | None = None
+) -> LearnerSpec:
+    """What is to be learned, by whom and where it goes: all classes, or some beside the concepts of digest `base`."""
     config, source = run.config, run.source
+    shown = [
+        number
+        for number, image in enumerate(source.images)
+        if classes is None or source.classes[image.label] in classes
+    ]
+    images = [source.images[number] for number in shown]
     return LearnerSpec(
         model=model_spec(config),
         weights=run.plan.weights,
         source_url=source.url,
         output_url=run.storage.url,
-        images=tuple((image.where, image.sha256) for image in source.images),
+        images=tuple((image.where, image.sha256) for image in images),
         lesson=Lesson(
             classes=source.classes,
             words=tuple(class_words(config, name) for name in source.classes),
-            labels=tuple(image.label for image in source.images),
+            labels=tuple(image.label for image in images),
             template=config.prompts.template,
             metaclass=config.prompts.metaclass,
-            contexts=tuple(contexts),
+            contexts=tuple(contexts[number] for number in shown) if contexts else (),
         ),
+        base=base,
         settings=learn_settings(config),
         workers=config.learn.workers,
         fit=config.source.fit,

@@ -27,7 +27,9 @@ from engine.caption_stage import by_diffusion, wanted
 from engine.concept_stage import learn_settings
 from engine.config import AUTO, Config
 from engine.plan import first_wave
-from engine.run import Run, make_plan, prepare
+from engine.prepare import make_plan, prepare
+from engine.run import Run
+from engine.seasons import news
 from engine.source import Source
 from engine.specs import embedder, model_spec, spacing
 
@@ -83,21 +85,28 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     `run` is what `prepare` gave for this configuration, where it was called already: a source is scanned once. Of a
     run that has begun, what is left to generate is counted.
     """
-    decided = 0
+    decided = known = 0
+    learns = True
     if run is None and config.output.url:
         run = prepare(config)
     if run is not None:
         plan, wave = run.plan, run.open_wave() or run.next_wave()
         decided = run.history.next_chunk(wave.wave) if wave else 0
+        learns = run.history.version < 0
+        if wave is None and run.grown is not None:
+            plan = run.plan_ahead()
+            wave, known = plan.beyond(run.plan.targets()), len(run.source.images)
+            learns = bool(news(run.source, run.grown)[1])
     else:
         plan = make_plan(config)
         wave = first_wave(plan)
     resolved, source = plan.config, plan.source
+    images = len(source.images) - known
     rows = plan.row_count(wave) - decided * resolved.commit.chunk_size if wave else 0
     chunks = plan.chunk_count(wave) - decided if wave else 0
     inversion, generation = resolved.inversion, resolved.generation
     climbs = inversion.steps if plan.arm.takes == "inversions" else 0
-    inversion_calls = math.ceil(len(source.images) / inversion.micro_batch) * climbs
+    inversion_calls = math.ceil(images / inversion.micro_batch) * climbs
     full, rest = divmod(rows, resolved.commit.chunk_size)
     batches = full * math.ceil(resolved.commit.chunk_size / generation.micro_batch)
     batches += math.ceil(rest / generation.micro_batch)
@@ -105,7 +114,7 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     speed = calibrate(model_spec(resolved), resolved, min(actors, max(1, chunks)))
     workers = max(1, min(actors, chunks))
     # The slowest actor decides: whole chunks, and whole batches of images, are dealt out.
-    inversion_rounds = math.ceil(math.ceil(len(source.images) / inversion.micro_batch) / workers)
+    inversion_rounds = math.ceil(math.ceil(images / inversion.micro_batch) / workers)
     invert_seconds = inversion_rounds * (climbs * speed.inversion_call + inversion.micro_batch * speed.sign_image)
     # Embedding pads as the model does; encoding and hashing take each image for itself.
     batch_seconds = generation.steps * speed.generation_call + generation.micro_batch * speed.sign_image
@@ -113,9 +122,9 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
     guided = 1 if generation.guidance_scale == 1.0 else 2
     row_seconds = speed.generation_call / (generation.micro_batch * guided)
-    begun = run is not None and run.history.version >= 0
-    caption_seconds = 0.0 if begun else _caption_rows(resolved, source) * row_seconds / workers
-    learn_seconds = 0.0 if begun else LEARN_ROW * _learn_rows(resolved) * row_seconds
+    captions = images if known or learns else 0
+    caption_seconds = captions * _caption_rows(resolved, source) * row_seconds / workers
+    learn_seconds = LEARN_ROW * _learn_rows(resolved) * row_seconds if learns else 0.0
     fixed += sum(STAGE_SECONDS + speed.load for seconds in (caption_seconds, learn_seconds) if seconds)
     return Estimate(
         classes=len(source.classes),
@@ -136,11 +145,11 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
 
 
 def _caption_rows(config: Config, source: Source) -> int:
-    """U-Net rows that captions will take."""
+    """U-Net rows that an image's caption will take."""
     if not (wanted(config) and by_diffusion(config, source)):
         return 0
     candidates = config.captions.candidates or default_candidates(config.backbone.model)
-    return len(source.images) * rows_per_image(len(candidates), DiffusionSettings())
+    return rows_per_image(len(candidates), DiffusionSettings())
 
 
 def _learn_rows(config: Config) -> int:

@@ -32,13 +32,16 @@ from engine.lazy_rows import ChunkRows, tasks
 from engine.learned import Learned
 from engine.metrics import exported
 from engine.near_copies import NearCopies
-from engine.near_copy_index import build_index, calibrate_run
+from engine.near_copy_index import build_index, calibrate_run, calibrate_season
 from engine.pack import pack_counted
+from engine.prepare import prepare, refresh
 from engine.progress import Progress, Silent
 from engine.publish import publish
-from engine.run import Run, begin, prepare
+from engine.run import Run, begin
 from engine.scan_tasks import look_in_ray
+from engine.season import begin_season, tell_growth
 from engine.settle import settle
+from engine.source import Source
 from engine.source_notes import keep_source_notes, tell_source
 from engine.specs import generator_spec
 from engine.stream import Pool, our_error, stream
@@ -71,9 +74,10 @@ def expand(
         # Without a GPU in the cluster xformers cannot run: better said now than by an actor after a minute.
         choose(run.config.backbone.attention, torch.device("cpu"))
     tell_source(run, progress)
+    tell_growth(run, progress)
     with exported(counters, metrics), driving(run.storage, progress.note) as waited:
         if waited:
-            run.refresh()
+            refresh(run)
         keep_source_notes(run)
         for old in older:
             old.take_learned()
@@ -83,12 +87,12 @@ def expand(
             old.take_images()
             progress.note(str(old))
         heldout = read_holdout(run, look_in_ray)
-        invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
-        along = Along(run, exported_in_ray())
-        along.begin()
-        if run.open_wave() is not None:
-            maker, packer = made_in_ray(run, pool, progress), packed_in_ray(counters)
-            run_waves(run, maker, packer, progress, index_of(run), counters, along.committed)
+        along = _season(run, pool, progress, counters, heldout)
+        if run.grown is not None:
+            along.finish()
+            begin_season(run, pool, progress)
+            begin(run)
+            along = _season(run, pool, progress, counters, heldout)
         publish(run)
         along.finish()
         if heldout is not None:
@@ -98,6 +102,17 @@ def expand(
     return run
 
 
+def _season(run: Run, pool: Pool, progress: Progress, counters: Counters, heldout: Source | None) -> Along:
+    """Make and commit what the known images call for; the copies beside the run, which may still be at work."""
+    invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
+    along = Along(run, exported_in_ray())
+    along.begin()
+    if run.open_wave() is not None:
+        maker, packer = made_in_ray(run, pool, progress), packed_in_ray(counters)
+        run_waves(run, maker, packer, progress, index_of(run), counters, along.committed)
+    return along
+
+
 def prepare_data_set(run: Run, progress: Progress, learn: bool = True) -> Learned:
     """Caption the images of a run that is not begun, and learn its concepts unless told not to; `expand` goes on.
 
@@ -105,7 +120,7 @@ def prepare_data_set(run: Run, progress: Progress, learn: bool = True) -> Learne
     """
     with driving(run.storage, progress.note) as waited:
         if waited:
-            run.refresh()
+            refresh(run)
         settle(run, pool_of(run.config), progress, learn)
     return run.plan.learned
 
@@ -114,10 +129,12 @@ def index_of(run: Run) -> NearCopies | None:
     """What new rows are compared with; None when near-copies are kept. Measures and logs the distances at first."""
     if run.config.dedup.embedder == OFF:
         return None
-    if run.history.calibration is None:
-        run.writer.append(log.CalibrationEntry(record=calibrate_run(run).to_record()))
-    assert run.history.calibration is not None
-    return build_index(run, Calibration.from_record(run.history.calibration.record))
+    entry = run.history.calibration
+    known = Calibration.from_record(entry.record) if entry is not None else None
+    if known is None or len(known.thresholds) < len(run.source.classes):
+        known = calibrate_run(run) if known is None else calibrate_season(run, known)
+        run.writer.append(log.CalibrationEntry(record=known.to_record()))
+    return build_index(run, known)
 
 
 def pool_of(config: Config) -> Pool:

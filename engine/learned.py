@@ -14,10 +14,16 @@ class Learned:
 
     concepts: str = ""
     """Digest of the concepts in use; empty where classes are named by words."""
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    """Class -> digest of the concepts that first knew it, where those in use took it over from them unchanged."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Class -> its tokens, as they stand in a prompt."""
     suffixes: tuple[str, ...] = ()
     """What first-stage prompts end with, one of them per row. With `captions.mode=per-image` one per real image."""
+
+    def concepts_of(self, class_name: str) -> str:
+        """What a class's rows name as their concepts: nothing that is learned later changes it."""
+        return self.earlier.get(class_name, self.concepts)
 
     @property
     def suffixes_digest(self) -> str:

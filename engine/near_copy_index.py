@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 
 import pyarrow as pa
@@ -64,6 +65,14 @@ def calibrate_run(run: Run) -> Calibration:
     # As exact fractions of what was written: 0.3 in binary is not 3/10, and a threshold may hang on it.
     shares = (Fraction(repr(settings.alone)), Fraction(repr(settings.with_hash)))
     return calibrate(real_signatures(run), len(run.source.classes), *shares)
+
+
+def calibrate_season(run: Run, known: Calibration) -> Calibration:
+    """What was measured before, with the classes that have come since. Raises OutputError as `calibrate_run` does."""
+    measured = calibrate_run(run)
+    old = len(known.thresholds)
+    nearest = {**{label: median for label, median in measured.nearest.items() if label >= old}, **known.nearest}
+    return replace(known, thresholds=known.thresholds + measured.thresholds[old:], nearest=nearest)
 
 
 def build_index(run: Run, calibration: Calibration) -> NearCopies:

@@ -24,6 +24,7 @@ from diffii.errors import ConfigError
 from diffii.hashing import digest, seed64
 from diffii.images import named
 from engine.config import OFF, Config
+from engine.growth import Growth, Turn, last_turn
 from engine.learned import Learned
 from engine.source import Source, SourceImage
 from engine.targets import limits, targets
@@ -84,10 +85,17 @@ class Plan:
     """
 
     def __init__(
-        self, config: Config, source: Source, weights: str, embedder: str = "", learned: Learned | None = None
+        self,
+        config: Config,
+        source: Source,
+        weights: str,
+        embedder: str = "",
+        learned: Learned | None = None,
+        growths: Sequence[Growth] = (),
     ) -> None:
         self.config, self.source, self.weights, self.embedder = config, source, weights, embedder
         self.learned = learned or Learned(suffixes=tuple(config.prompts.suffixes))
+        self.growths = tuple(growths)
         self.arm = ARMS[config.arm.name]
         self._knobs = Knobs(strengths=tuple(config.arm.strength), gamma=config.arm.gamma)
         self._sizes = tuple(len(images) for images in source.by_class)
@@ -95,11 +103,17 @@ class Plan:
 
     def targets(self) -> list[int]:
         """Synthetic rows wanted per class (`engine.targets`). Raises ConfigError when that is none at all."""
-        return targets(self.config.expansion, self._images.tolist())
+        return targets(self.config.expansion, self._sizes, [growth.images for growth in self.growths])
 
     def limits(self) -> list[int]:
         """Ordinals per class that may be tried for them. Raises ConfigError as `targets` does."""
         return limits(self.config.expansion, self.targets())
+
+    def beyond(self, targets: Sequence[int]) -> WaveEntry:
+        """A wave of what is wanted beyond some targets, to be counted: which ordinals it will have the log decides."""
+        wanted = self.targets()
+        before = [*targets, *[0] * (len(wanted) - len(targets))]
+        return WaveEntry(wave=0, starts=before, stops=wanted, targets=wanted, limits=self.limits())
 
     # -- rows and chunks of a wave --------------------------------------------------------------------------------
 
@@ -166,7 +180,8 @@ class Plan:
         name = self.source.classes[label]
         seed = self.config.expansion.seed
         spread = seed64(seed, name, "strata")
-        draw = self.arm.draw(self._sizes, label, ordinal, spread, self._knobs)
+        number, old = self._turn(label).place(ordinal)
+        draw = self.arm.draw(self._sizes, label, number, spread, self._knobs, old)
         parents = [self.source.by_class[of][index] for of, index in draw.parents]
         parent_a, parent_b = ([image.sha256 for image in parents] + ["", ""])[:2]
         inversion_a, inversion_b = ([self.inversion_key(image) for image in parents] + ["", ""])[:2]
@@ -177,6 +192,7 @@ class Plan:
         recipe = {
             **self._shared_recipe,
             "class": name,
+            "concepts": self.learned.concepts_of(name),
             "ordinal": ordinal,
             "parent_a": parent_a,
             "parent_b": parent_b,
@@ -210,6 +226,15 @@ class Plan:
             label_weight=draw.label_weight,
         )
 
+    def _turn(self, label: int) -> Turn:
+        if label not in self._turns:
+            self._turns[label] = last_turn(self.growths, self._sizes, label)
+        return self._turns[label]
+
+    @cached_property
+    def _turns(self) -> dict[int, Turn]:
+        return {}
+
     @cached_property
     def _shared_recipe(self) -> dict[str, Any]:
         config = self.config
@@ -218,7 +243,6 @@ class Plan:
             **named(config.source.fit),
             "kind": self.arm.name,
             "weights": self.weights,
-            "concepts": self.learned.concepts,
             "dtype": config.backbone.dtype,
             "inversion": inversion,
             "generation": config.generation.model_dump(),
@@ -238,14 +262,14 @@ class Plan:
             config = self.config
             base = [self.weights, config.backbone.dtype, config.inversion.micro_batch]
             return digest("latent", base, image.sha256, *named(config.source.fit).items())[:40]
-        return digest(self._inversion_base, image.sha256, self._prompts[image.label])[:40]
+        base = self._inversion_base(self.learned.concepts_of(self.source.classes[image.label]))
+        return digest(base, image.sha256, self._prompts[image.label])[:40]
 
-    @cached_property
-    def _inversion_base(self) -> list[Any]:
+    def _inversion_base(self, concepts: str) -> list[Any]:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
         base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
         base += [["diffuse", inversion.diffuse]] if inversion.diffuse else []
-        base += [self.learned.concepts] if self.learned.concepts else []
+        base += [concepts] if concepts else []
         return [*base, *named(self.config.source.fit).items()]
 
     def signature_key(self, image: SourceImage) -> str:
@@ -294,24 +318,32 @@ def plain_prompt(config: Config, class_name: str, tokens: str | None = None) -> 
 
 
 def next_wave(
-    plan: Plan, waves: Sequence[WaveEntry], kept: Sequence[int], targets: Sequence[int], limits: Sequence[int]
+    plan: Plan,
+    waves: Sequence[WaveEntry],
+    kept: Sequence[int],
+    targets: Sequence[int],
+    limits: Sequence[int],
+    season: bool = False,
 ) -> WaveEntry | None:
     """The wave that comes after `waves`, all decided, with `kept` rows per class; None when there is nothing to make.
+
+    A `season` has a first wave in any case, so that the log tells what it was to come to.
 
     It is exactly what each class is short of its target, up to the ordinal of its limit: a function of configuration
     and log. A class ends at the ordinal where its target is reached, or at its limit; so growing in steps ends where
     one step to the last target and limit would, a class that was short on the way included. Raises ConfigError when
     a target or a limit is below an earlier one: rows that exist are not taken back.
     """
-    starts = waves[-1].stops if waves else [0] * len(targets)
+    # Classes that came since the last wave have no row yet.
+    starts = [*waves[-1].stops, *[0] * (len(targets) - len(waves[-1].stops))] if waves else [0] * len(targets)
     if waves:
         _refuse_shrinking(plan, waves[-1], targets, limits)
     room = (max(0, limit - start) for limit, start in zip(limits, starts, strict=True))
     short = (max(0, target - have) for target, have in zip(targets, kept, strict=True))
     stops = [start + min(want, left) for start, want, left in zip(starts, short, room, strict=True)]
-    if stops == list(starts):
+    if stops == starts and not season:
         return None
-    return WaveEntry(wave=len(waves), starts=list(starts), stops=stops, targets=list(targets), limits=list(limits))
+    return WaveEntry(wave=len(waves), starts=starts, stops=stops, targets=list(targets), limits=list(limits))
 
 
 def first_wave(plan: Plan) -> WaveEntry | None:
@@ -320,7 +352,7 @@ def first_wave(plan: Plan) -> WaveEntry | None:
 
 
 def _refuse_shrinking(plan: Plan, before: WaveEntry, targets: Sequence[int], limits: Sequence[int]) -> None:
-    for label, name in enumerate(plan.source.classes):
+    for label, name in enumerate(plan.source.classes[: len(before.targets)]):
         if targets[label] < before.targets[label]:
             raise ConfigError(
                 f"expansion: class {name!r} was planned for {before.targets[label]} images and now for "

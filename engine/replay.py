@@ -11,7 +11,8 @@ from diffii.dataset import log
 from diffii.errors import ModelError, OutputError
 from diffii.weights import locate, weights_digest
 from engine.plan import Row
-from engine.run import Run, load_run
+from engine.prepare import load_run
+from engine.run import Run
 from engine.specs import generator_spec, model_spec
 
 
@@ -67,7 +68,7 @@ def _find(run: Run, sample_id: str) -> tuple[Row, str]:
     """The plan row of a sample and the hash of its published image, empty when it has none."""
     for table in run.sidecars(["sample_id", "label", "ordinal", "image_sha256"]):
         for found in table.filter(pc.field("sample_id") == sample_id).to_pylist():
-            return run.plan.row(found["label"], found["ordinal"]), found["image_sha256"]
+            return _planned(run, found["label"], found["ordinal"]), found["image_sha256"]
     for entry in run.commits():
         for row in _lost_rows(run, entry):
             if row.sample_id == sample_id:
@@ -79,4 +80,11 @@ def _lost_rows(run: Run, entry: log.CommitEntry) -> list[Row]:
     wave = run.waves[entry.wave]
     first = entry.first * run.config.commit.chunk_size
     numbers = sorted(int(number) for rows in entry.lost.values() for number in rows)
-    return [run.plan.rows(wave, first + number, first + number + 1)[0] for number in numbers]
+    plan = run.plan_of(wave)
+    return [plan.rows(wave, first + number, first + number + 1)[0] for number in numbers]
+
+
+def _planned(run: Run, label: int, ordinal: int) -> Row:
+    """A class's row by its ordinal, in the season whose wave called for it."""
+    wave = next(wave for wave in run.waves if label < len(wave.stops) and ordinal < wave.stops[label])
+    return run.plan_of(wave).row(label, ordinal)

@@ -44,7 +44,8 @@ def _same_concepts(run: Run, progress: Progress) -> None:
     except ModelError as error:
         progress.note(f"learn.concepts: {error}. The data set goes on with its own copy")
         return
-    if found != run.plan.learned.concepts:
+    # Concepts that know more classes are what a source that has grown needs (`engine.concept_stage.learn_more`).
+    if found != run.plan.learned.concepts and run.grown is None:
         raise OutputError(
             f"learn.concepts: {run.storage.url} was begun with other concepts than those at {url}; give those, or "
             "begin anew elsewhere with --fork NEW_OUT"

@@ -11,6 +11,7 @@ from actors.model import ModelSpec
 from diffii.schedule import Spacing
 from engine.config import OFF, Config
 from engine.run import Run
+from engine.seasons import learned_of
 
 CPU_THREADS = 1
 """Threads of a model on the CPU. One actor a core is faster than one actor on all, and the same on every machine."""
@@ -47,6 +48,7 @@ def generator_spec(run: Run) -> GeneratorSpec:
     return GeneratorSpec(
         model=model_spec(config, concepts_url(run)),
         output_url=run.storage.url,
+        begun_with=(learned_of(run.history, 0) or run.plan.learned).concepts,
         arm=config.arm.name,
         steps=config.generation.steps,
         spacing=spacing(config),

@@ -8,7 +8,8 @@ from typing import Any
 
 from diffii.dataset import layout
 from engine import heartbeat
-from engine.run import Run, load_run
+from engine.prepare import load_run
+from engine.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,6 @@ def status(url: str) -> Status:
     complete = run.filled
     driver = None if complete else heartbeat.seen(run.storage)
     kept = dict(zip(run.source.classes, run.kept(), strict=True))
-    targets = run.waves[-1].targets if run.waves else [0] * len(kept)
     return Status(
         url=run.storage.url,
         state="complete" if complete else "running" if driver else "incomplete",
@@ -69,7 +69,7 @@ def status(url: str) -> Status:
         shards=len(history.shards),
         bytes=history.bytes,
         classes=kept,
-        targets=dict(zip(run.source.classes, targets, strict=True)),
+        targets=dict(zip(run.source.classes, run.targets, strict=True)),
         short=_short(run) if complete else {},
         reasons={f"{outcome}: {reason}": rows for (outcome, reason), rows in history.lost.most_common()},
         near_copies=history.calibration.record if history.calibration else {},
@@ -99,7 +99,8 @@ def _lost(run: Run, labels: set[int]) -> dict[int, Counter[str]]:
         lost = {int(row): why for rows in entry.lost.values() for row, why in rows.items()}
         if lost:
             first = entry.first * run.config.commit.chunk_size
-            classes = run.plan.labels(run.waves[entry.wave], first, first + entry.rows)
+            wave = run.waves[entry.wave]
+            classes = run.plan_of(wave).labels(wave, first, first + entry.rows)
             for row, why in lost.items():
                 if int(classes[row]) in found:
                     found[int(classes[row])][why] += 1

@@ -10,12 +10,16 @@ from diffii.errors import ConfigError
 from engine.config import BALANCED, FACTOR, ExpansionConfig
 
 
-def targets(expansion: ExpansionConfig, real: Sequence[int]) -> list[int]:
+def targets(expansion: ExpansionConfig, real: Sequence[int], earlier: Sequence[Sequence[int]] = ()) -> list[int]:
     """Synthetic rows wanted per class, from its number of real images; none for a class without any.
 
-    Raises ConfigError when no class is wanted to grow.
+    `earlier` are the numbers that a source which has grown had before: what was wanted then still is, though a class
+    with more real images may call for fewer. Raises ConfigError when no class is wanted to grow.
     """
-    wanted = [number if count else 0 for number, count in zip(_wanted(expansion, real), real, strict=True)]
+    wanted = _of_real(expansion, real)
+    for counts in earlier:
+        before = _of_real(expansion, counts)
+        wanted[: len(before)] = map(max, wanted, before)
     if not any(wanted):
         raise ConfigError(
             f"expansion.target={expansion.target}: no class has fewer real images, so nothing would be made; give more"
@@ -28,6 +32,10 @@ def limits(expansion: ExpansionConfig, wanted: Sequence[int]) -> list[int]:
     # As written: in binary ten times 1.1 is more than 11.
     attempts = Fraction(repr(expansion.max_attempts))
     return [math.ceil(number * attempts) for number in wanted]
+
+
+def _of_real(expansion: ExpansionConfig, real: Sequence[int]) -> list[int]:
+    return [number if count else 0 for number, count in zip(_wanted(expansion, real), real, strict=True)]
 
 
 def _wanted(expansion: ExpansionConfig, real: Sequence[int]) -> list[int]:

@@ -13,7 +13,8 @@ from diffii.dataset import log
 from diffii.hashing import sha256
 from engine.formats.parquet import read_kept
 from engine.leftovers import orphans, repair
-from engine.run import Run, load_run
+from engine.prepare import load_run
+from engine.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def verify(url: str, mend: bool = False) -> Verification:
         kept=history.kept,
         rejected=history.count("rejected"),
         poisoned=history.count("poisoned"),
-        short=sum(run.waves[-1].targets) - history.kept if run.waves else 0,
+        short=sum(run.targets) - history.kept,
         shards=len(history.shards),
         classes=sum(1 for images in run.source.by_class if images),
         repaired=repaired,
@@ -86,8 +87,9 @@ def verify(url: str, mend: bool = False) -> Verification:
 
 def _undecided(run: Run, positions: dict[int, int]) -> Iterator[str]:
     for wave in run.waves:
-        if positions[wave.wave] < run.plan.chunk_count(wave):
-            missing = run.plan.row_count(wave) - positions[wave.wave] * run.config.commit.chunk_size
+        plan = run.plan_of(wave)
+        if positions[wave.wave] < plan.chunk_count(wave):
+            missing = plan.row_count(wave) - positions[wave.wave] * run.config.commit.chunk_size
             yield f"{missing} planned rows have no outcome yet; run the same expand command again"
 
 
@@ -101,7 +103,7 @@ def _check_shard(run: Run, entry: log.CommitEntry, shard: log.Shard) -> tuple[li
             return [], [f"{name} is not what was written (its hash differs); restore it from a copy"]
     wave = run.waves[entry.wave]
     first = entry.first * run.config.commit.chunk_size
-    planned = run.plan.rows(wave, first, first + entry.rows)
+    planned = run.plan_of(wave).rows(wave, first, first + entry.rows)
     lost = {int(row) for rows in entry.lost.values() for row in rows}
     expected_ids = [row.sample_id for number, row in enumerate(planned) if number not in lost]
     samples = [(sample_id, sha256(image)) for sample_id, image in read_kept(data)]

@@ -19,8 +19,8 @@ from diffii.protocols.task import Task
 from engine.evaluate.study import Study
 from engine.evaluate.tasks import draw, own_images
 from engine.expand import expand
+from engine.prepare import prepare
 from engine.progress import Progress
-from engine.run import prepare
 
 SETS = "sets"
 SOURCE = "source"

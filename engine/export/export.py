@@ -6,8 +6,10 @@ committed shards they are made of. So it may be killed anywhere, go on from anot
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,16 +22,19 @@ from diffii.dataset.storage import TEMPORARY, Storage
 from diffii.errors import ConfigError, OutputError
 from diffii.images import extension
 from engine.card import Shape, data_set_card
-from engine.card_of_run import counts, origin_of
+from engine.card_of_run import counts, features_of, origin_of
 from engine.export.parts import PartOrder, make_part, part_of, read_records
 from engine.export.settings import PARTS, Settings, open_copy, settings_of
 from engine.formats.catalog import FORMATS
+from engine.formats.parquet import Parquet
 from engine.formats.part import Origin, Records
 from engine.licences import stated_licences
 from engine.origin import source_url
 from engine.plan import plain_prompt
+from engine.prepare import load_run
 from engine.progress import Progress, Silent
-from engine.run import Run, load_run
+from engine.run import Run
+from engine.seasons import source_of
 
 WORKERS = 2
 """Parts made at once: each holds one shard's images twice, which may be a gigabyte."""
@@ -127,7 +132,7 @@ class Export:
 
     @property
     def _real_parts(self) -> int:
-        return -(-len(self._run.source.images) // self._size) if self._settings.include_real else 0
+        return len(self._stretches) if self._settings.include_real else 0
 
     def _there(self) -> set[tuple[Origin, int]]:
         names = self._storage.names(PARTS)
@@ -159,8 +164,25 @@ class Export:
         return self._run.config.output.shard_rows
 
     @cached_property
+    def _stretches(self) -> list[slice]:
+        """The real images of each part. What a source has gained begins a part: those that are there stay."""
+        ends = [*(growth.before for growth in self._run.history.growths), len(self._run.source.images)]
+        starts = [0, *ends[:-1]]
+        return [
+            slice(first, min(first + self._size, end))
+            for start, end in zip(starts, ends, strict=True)
+            for first in range(start, end, self._size)
+        ]
+
+    @cached_property
     def _ordinals(self) -> list[int]:
-        return [number for of in self._run.source.by_class for number in range(len(of))]
+        """Of each real image its number within its class."""
+        seen = Counter[int]()
+        found: list[int] = []
+        for image in self._run.source.images:
+            found.append(seen[image.label])
+            seen[image.label] += 1
+        return found
 
     def _order(self, origin: Origin, number: int) -> PartOrder:
         run = self._run
@@ -174,9 +196,12 @@ class Export:
             captions=self._captions,
         )
         if origin == "data":
-            shard = run.history.shards[number]
-            return replace(order, shard=shard.name, sha256=shard.sha256)
-        stretch = slice(number * self._size, (number + 1) * self._size)
+            # As the shard names them: whether a part is made at once or later, its bytes are the same.
+            shard, classes = run.history.shards[number], run.history.classes_of_shard(number)
+            return replace(order, classes=classes, shard=shard.name, sha256=shard.sha256)
+        stretch = self._stretches[number]
+        season = bisect.bisect_right([growth.before for growth in run.history.growths], stretch.start)
+        order = replace(order, classes=source_of(run.history, run.source, season).classes)
         return replace(
             order,
             source_url=self._source_url,
@@ -213,6 +238,7 @@ class Export:
                 "output.encoding": settings.encoding,
                 "output.quality": settings.quality,
             },
+            features=features_of(run) if settings.format == Parquet.name else (),
             include_real=settings.include_real,
             usage=self._format.usage(self.url, extension(settings.encoding)),
             contact_sheet=False,

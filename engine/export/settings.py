@@ -64,7 +64,7 @@ def open_copy(storage: Storage, run: Run, settings: Settings) -> None:
 
     Raises OutputError when something else is there: other files, another data set's copy, or one with other settings.
     """
-    said = {"data_set": digest(run.identity, run.source.digest), **settings.to_record(), "layout": 1}
+    said = {"data_set": digest(run.identity, run.first_source), **settings.to_record(), "layout": 1}
     data = (json.dumps(said, sort_keys=True, indent=1) + "\n").encode()
     if storage.read_or_none(OPENING) is None:
         foreign = [name for name in storage.names() if name != layout.OWN]

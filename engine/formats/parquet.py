@@ -88,18 +88,44 @@ def encode_table(table: pa.Table, classes: Sequence[str], image_bytes: int) -> b
     return buffer.getvalue()
 
 
+_KINDS: dict[pa.DataType, str] = {
+    pa.int64(): "int64",
+    pa.uint64(): "uint64",
+    pa.float64(): "float64",
+    pa.string(): "string",
+    pa.bool_(): "bool",
+    pa.binary(8): "binary",
+}
+_CLASSES = ("label", "source_label")
+
+
+def card_features(classes: Sequence[str], soft: bool) -> list[dict[str, Any]]:
+    """The same as a card's `dataset_info` tells it, which `datasets` believes more than any one file.
+
+    Files from before a source gained classes name fewer of them.
+    """
+    found: list[dict[str, Any]] = []
+    for column in [*SCHEMA, *(SOFT if soft else [])]:
+        if column.name == "image":
+            dtype: Any = "image"
+        elif column.name in _CLASSES:
+            dtype = {"class_label": {"names": {str(label): name for label, name in enumerate(classes)}}}
+        else:
+            dtype = _KINDS[column.type]
+        found.append({"name": column.name, "dtype": dtype})
+    return found
+
+
 def features(classes: Sequence[str], schema: pa.Schema) -> str:
     """What `datasets` is told of the columns: the value of the schema's metadata key `huggingface`."""
-    kinds = {pa.int64(): "int64", pa.uint64(): "uint64", pa.float64(): "float64", pa.string(): "string"}
-    kinds |= {pa.bool_(): "bool", pa.binary(8): "binary"}
     features: dict[str, Any] = {}
     for column in schema:
         if column.name == "image":
             features[column.name] = {"_type": "Image"}
-        elif column.name in ("label", "source_label"):
+        elif column.name in _CLASSES:
             features[column.name] = {"names": list(classes), "_type": "ClassLabel"}
         else:
-            features[column.name] = {"dtype": kinds[column.type], "_type": "Value"}
+            features[column.name] = {"dtype": _KINDS[column.type], "_type": "Value"}
     return json.dumps({"info": {"features": features}})
 
 

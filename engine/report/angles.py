@@ -53,13 +53,14 @@ def outcomes(run: Run, sample: Sample) -> Outcomes:
         if not entry.lost:
             continue
         wave, first = run.waves[entry.wave], entry.first * size
-        labels = run.plan.labels(wave, first, first + entry.rows)
+        plan = run.plan_of(wave)
+        labels = plan.labels(wave, first, first + entry.rows)
         for outcome, reasons in entry.lost.items():
             for row, reason in reasons.items():
                 told = found[int(labels[int(row)])]
                 told.lost[counted_as(outcome, reason)] += 1
                 if len(told.lost_phi) < DOTS:
-                    told.lost_phi.append(run.plan.rows(wave, first + int(row), first + int(row) + 1)[0].phi)
+                    told.lost_phi.append(plan.rows(wave, first + int(row), first + int(row) + 1)[0].phi)
     _add_kept(found, sample)
     return Outcomes(found, rows, rows >= run.history.rows)
 

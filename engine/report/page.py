@@ -115,7 +115,7 @@ def _complete(run: Run) -> bool:
 def _cards(facts: Facts, lost: Counter[str]) -> list[tuple[str, str, str]]:
     """(figure, what it is, what to compare it with): the few that a reader wants first."""
     history, every = facts.run.history, facts.every
-    targets = sum(facts.run.waves[-1].targets) if facts.run.waves else 0
+    targets = sum(facts.run.targets)
     share = lost.total() / max(1, history.rows)
     often = lost.most_common(1)
     cards = [

@@ -13,6 +13,7 @@ from diffii.errors import OutputError
 from engine.config import OFF
 from engine.licences import licences, stated_licences
 from engine.origin import source_url
+from engine.prepare import load_run
 from engine.report.angles import outcomes
 from engine.report.look import look
 from engine.report.measure import figures
@@ -20,7 +21,7 @@ from engine.report.page import Facts, render
 from engine.report.pictures import sheets
 from engine.report.provenance import provenance
 from engine.report.sample import IMAGES, draw
-from engine.run import Run, load_run
+from engine.run import Run
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,6 @@ def _dump(made: Report) -> bytes:
 
 def _as_json(facts: Facts) -> dict[str, Any]:
     run, sample, told = facts.run, facts.sample, facts.outcomes
-    targets = run.waves[-1].targets if run.waves else [0] * len(facts.each)
     return {
         "url": run.storage.url,
         "version": run.history.version,
@@ -117,7 +117,9 @@ def _as_json(facts: Facts) -> dict[str, Any]:
                 "lost": dict(outcome.lost.most_common()),
                 **asdict(found),
             }
-            for name, target, outcome, found in zip(run.source.classes, targets, told.classes, facts.each, strict=True)
+            for name, target, outcome, found in zip(
+                run.source.classes, run.targets, told.classes, facts.each, strict=True
+            )
         },
         "outcomes_of_rows": told.rows,
         "settings": run.identity,

@@ -24,7 +24,8 @@ from diffii.dataset.patience import patiently
 from diffii.errors import ModelError, OutputError, SourceError
 from engine.inversions import missing_tasks, task_table
 from engine.plan import CHUNK_SCHEMA, Plan, first_wave
-from engine.run import Run, prepare
+from engine.prepare import prepare
+from engine.run import Run
 from engine.settings import from_flat
 from engine.specs import generator_spec, inverter_spec, model_spec
 from tests.engine.sources import PLAIN, garments

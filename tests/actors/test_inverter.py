@@ -15,7 +15,8 @@ from actors.inverter import Inverter
 from actors.set_aside import SetAside, read_set_aside
 from diffii.dataset import layout
 from engine.inversions import SignTask, missing_tasks, task_table
-from engine.run import Run, prepare
+from engine.prepare import prepare
+from engine.run import Run
 from engine.settings import from_flat
 from engine.specs import inverter_spec
 from tests.engine.sources import garments

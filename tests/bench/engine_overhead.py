@@ -38,8 +38,9 @@ from engine.counters import Counters
 from engine.expand import made_in_ray, packed_in_ray, pool_of
 from engine.formats.parquet import read_kept
 from engine.inversions import invert_missing
+from engine.prepare import prepare
 from engine.progress import Silent
-from engine.run import begin, prepare
+from engine.run import begin
 from engine.settings import from_flat
 from engine.specs import model_spec, spacing
 from engine.waves import run_waves

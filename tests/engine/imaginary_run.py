@@ -32,19 +32,21 @@ SETTINGS: dict[str, Any] = {
     "learn.concepts": "off",
     "prompts.suffixes": ["on grass", "at night"],
 }
-SIZES = [2, 3, 1]
+SIZES = (2, 3, 1)
 
 
-def a_run(url: str, **more: Any) -> Run:
+def a_run(url: str, sizes: tuple[int, ...] = SIZES, names: tuple[str, ...] = (), **more: Any) -> Run:
     """A run of three small classes over whatever lies at `url`."""
-    plan, storage = _plan(url, tuple(sorted(more.items()))), Storage(url)
-    return Run(storage, plan.config, plan.source, plan, read_log(storage))
+    plan, storage = _plan(url, sizes, names, tuple(sorted(more.items()))), Storage(url)
+    run = Run(storage, plan.config, plan.source, plan, read_log(storage))
+    run.follow_log(plan.source)
+    return run
 
 
 @lru_cache(100)
-def _plan(url: str, more: tuple[tuple[str, Any], ...]) -> Plan:
+def _plan(url: str, sizes: tuple[int, ...], names: tuple[str, ...], more: tuple[tuple[str, Any], ...]) -> Plan:
     values = {key.replace("__", "."): value for key, value in more}
-    return Plan(from_flat({**SETTINGS, "output.url": url, **values}), imaginary(SIZES), "00" * 32)
+    return Plan(from_flat({**SETTINGS, "output.url": url, **values}), imaginary(list(sizes), list(names)), "00" * 32)
 
 
 def make_row(row: Row, copies: bool = True) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def index(run: Run) -> NearCopies:
     from engine.near_copy_index import table_signatures
 
     none = Signatures(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty((0, DIMENSIONS), np.int8))
-    found = NearCopies([Threshold(100, 100)] * len(SIZES), 4, none)
+    found = NearCopies([Threshold(100, 100)] * len(run.source.classes), 4, none)
     for table in run.sidecars(["label", "phash", "embedding"]):
         found.add(table_signatures(table))
     return found

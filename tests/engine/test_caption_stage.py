@@ -12,8 +12,9 @@ import pytest
 from diffii.contexts.files import ImageContext
 from diffii.errors import SourceError
 from engine.caption_stage import by_diffusion, caption_images, from_source, suffixes_of
+from engine.prepare import prepare
 from engine.progress import Silent
-from engine.run import Run, prepare
+from engine.run import Run
 from engine.settings import from_flat
 from engine.stream import Pool
 from tests.diffii.test_contexts_endpoint import Service, service

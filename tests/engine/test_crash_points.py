@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
 from engine.leftovers import orphans
+from engine.prepare import refresh
 from engine.progress import Silent
 from engine.run import begin
+from engine.season import begin_season
+from engine.stream import Pool
 from engine.verify import verify
 from engine.waves import run_waves
 from tests.engine.imaginary_run import a_run, index, maker, packed_here
@@ -29,6 +33,11 @@ def drive(url: str, shuffle: Callable[[list[int]], list[int]] = list, **more: An
     begin(run)
     run_waves(run, maker(run, shuffle), packed_here, Silent(), index(run))
     begin(run)
+    if run.grown is not None:
+        begin_season(run, Pool(min=1, max=1, gpus=0.0), Silent())
+        begin(run)
+        run_waves(run, maker(run, shuffle), packed_here, Silent(), index(run))
+        begin(run)
 
 
 class CountDown:
@@ -122,6 +131,34 @@ def test_growth_after_deaths_equals_the_straight_way(tmp_path: Path, countdown: 
         assert verify(url).digest == straight.digest
 
 
+GROWN: dict[str, Any] = {"sizes": (3, 3, 3, 2), "names": ("class 0", "class 1", "class 2", "a new one")}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_source_grows_while_drivers_die(tmp_path: Path, countdown: CountDown, before: bool) -> None:
+    """However far the first season was, and wherever a driver dies in it or in the next, the end is the same."""
+    drive(str(tmp_path / "quiet"))
+    begun = facts(str(tmp_path / "quiet"))
+    countdown.calls = 0
+    drive(str(tmp_path / "quiet"), **GROWN)
+    calls, quiet = countdown.calls, facts(str(tmp_path / "quiet"))
+    assert quiet[2] > begun[2] + 5
+    countdown.before = before
+    for number in range(0, calls, 3):
+        url = str(tmp_path / f"at-{number}")
+        countdown.calls, countdown.left = 0, 20 + number
+        with suppress(Crash):
+            drive(url)
+        countdown.left = -1
+        assert a_run(url).history.opening is not None, "else it would begin with all images, as one season"
+        countdown.calls, countdown.left = 0, number
+        with pytest.raises(Crash):
+            drive(url, **GROWN)
+        countdown.left = -1
+        drive(url, **GROWN)
+        assert facts(url) == quiet, f"died {'before' if before else 'after'} call {number}"
+
+
 def test_what_came_too_late_is_named_and_removed(tmp_path: Path) -> None:
     url = str(tmp_path / "out")
     drive(url)
@@ -146,7 +183,7 @@ def test_an_incomplete_run_keeps_what_it_will_adopt(tmp_path: Path, countdown: C
     run = a_run(url)
     last = max(int(path.stem) for path in (tmp_path / "out" / layout.LOG).rglob("*.json"))
     run.storage.remove(layout.log_entry(last))  # as if the driver had died before it
-    run.refresh()
+    refresh(run)
     ahead = [layout.shard(len(run.history.shards)), layout.sidecar(len(run.history.shards))]
     assert all(run.storage.read_or_none(name) for name in ahead)
     assert orphans(run.storage, run.history, complete=False) == []

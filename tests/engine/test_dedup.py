@@ -19,7 +19,8 @@ from engine.copy_thresholds import Calibration
 from engine.expand import expand
 from engine.holdout import leak_report, sign_tasks
 from engine.near_copy_index import build_index, calibrate_run, table_signatures
-from engine.run import Run, load_run
+from engine.prepare import load_run
+from engine.run import Run
 from engine.scan import read_source
 from engine.source import Source, iter_bytes
 from engine.status import status

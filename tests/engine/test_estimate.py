@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.estimate import Estimate, Speed, calibrate, estimate
-from engine.run import prepare
+from engine.prepare import prepare
 from engine.settings import from_flat
 from engine.specs import model_spec
 from tests.engine.sources import garments

@@ -16,8 +16,8 @@ from diffii.dataset import layout
 from diffii.errors import ConfigError, ModelError, OutputError, SourceError
 from engine.config import Config
 from engine.expand import expand
+from engine.prepare import prepare
 from engine.replay import replay
-from engine.run import prepare
 from engine.settings import from_flat
 from engine.status import status
 from engine.verify import verify

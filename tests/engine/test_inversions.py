@@ -16,7 +16,8 @@ from diffii.dataset import layout, log
 from engine import inversions
 from engine.expand import expand
 from engine.inversions import SignTask, missing_tasks, task_table
-from engine.run import Run, prepare
+from engine.prepare import prepare
+from engine.run import Run
 from engine.settings import from_flat
 from tests.actors.recorder import Recorder
 from tests.engine.sources import PLAIN, garments

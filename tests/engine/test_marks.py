@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from diffii.errors import OutputError
-from engine.run import begin, load_run
+from engine.prepare import load_run, refresh
+from engine.run import begin
 from tests.engine.imaginary_run import a_run
 
 
@@ -16,9 +17,9 @@ def test_a_log_that_names_no_mark_means_none(tmp_path: Path) -> None:
     assert "output.mark" not in older.identity
     found = load_run(str(tmp_path))
     assert not found.config.output.mark and found.identity == older.identity
-    older.refresh()
+    refresh(older)
     with pytest.raises(OutputError, match=r"repeat them.*output\.mark: False there, True now"):
-        a_run(str(tmp_path)).refresh()
+        refresh(a_run(str(tmp_path)))
 
 
 def test_a_new_run_marks_and_says_so(tmp_path: Path) -> None:
@@ -26,4 +27,4 @@ def test_a_new_run_marks_and_says_so(tmp_path: Path) -> None:
     found = load_run(str(tmp_path))
     assert found.config.output.mark and found.identity["output.mark"] is True
     with pytest.raises(OutputError, match=r"output\.mark: True there, False now"):
-        a_run(str(tmp_path), output__mark=False).refresh()
+        refresh(a_run(str(tmp_path), output__mark=False))

@@ -18,9 +18,9 @@ from diffii.garments.catalog import CONTEXTS
 from engine.caption_stage import SUFFIXES, TABLE
 from engine.config import Config
 from engine.expand import expand
+from engine.prepare import load_run, prepare
 from engine.progress import Silent
 from engine.replay import replay
-from engine.run import load_run, prepare
 from engine.settings import from_flat
 from engine.verify import verify
 from tests.engine.sources import garments

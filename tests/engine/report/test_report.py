@@ -28,13 +28,14 @@ from diffii.garments.catalog import CLASSES
 from diffii.garments.judge import judge, load_judge
 from engine.expand import expand
 from engine.plan import Plan
+from engine.prepare import load_run, prepare
 from engine.report.angles import ClassOutcomes, Outcomes, outcomes
 from engine.report.measure import Figures
 from engine.report.page import Facts, render
 from engine.report.pictures import EDGE, thumbnail
 from engine.report.report import report, report_of, save_report, write_report
 from engine.report.sample import Sample, draw
-from engine.run import Run, begin, load_run, prepare
+from engine.run import Run, begin
 from engine.settings import from_flat
 from engine.verify import verify
 from tests.diffii.clips import tiny_clip
