@@ -147,7 +147,7 @@ class TestRefused:
 
     def test_another_source(self, expanded: Path, tmp_path: Path) -> None:
         other = garments(tmp_path / "other", shots=1)
-        with pytest.raises(OutputError, match=r"made from another source \(8 images of 4 classes there, 4 of 4 now\)"):
+        with pytest.raises(OutputError, match=r"made from another source: 8 of the 8 images that it knows are not in "):
             prepare(config(other, expanded))
 
     def test_fewer_images(self, source: Path, expanded: Path) -> None:
