@@ -83,6 +83,33 @@ def test_only_tokens_and_lora_move_and_the_model_comes_back_as_it_was(small: Bac
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_further_class_is_learned_beside_those_that_are_known(small: Backbone, ema: float) -> None:
+    untouched = {name: value.clone() for name, value in small.pipeline.unet.state_dict().items()}
+    base = taught(small)
+    more = lesson(classes=(*lesson().classes, "new"), words=("plane", "bird", "bird"), labels=(2, 2))
+    settings = replace(SETTINGS, ema=ema)
+    found = learn(small, more, images(small, 2), settings, base=base)
+    assert found.extend(base) and not base.extend(found)
+    assert list(found.tokens) == list(more.classes) and found.tokens["new"] == ("<c00002-0>",)
+    start = small.pipeline.text_encoder.get_input_embeddings().weight
+    assert not any(torch.equal(found.vectors[2], row) for row in start), "it was learned"
+    assert learn(small, more, images(small, 2), settings, base=base).digest == found.digest
+    assert all(torch.equal(value, untouched[name]) for name, value in small.pipeline.unet.state_dict().items())
+    alone = learn(small, more, images(small, 2), settings)
+    assert not alone.extend(base), "without a base nothing is kept"
+
+
+def test_a_known_class_stays_at_its_place(small: Backbone) -> None:
+    base = taught(small)
+    with pytest.raises(ModelError, match=r"name 'a/b <c> ü' by <c00001-0>, and here it would be <c00000-0>"):
+        turned = lesson(classes=("a/b <c> ü", "B 737-800", "new"), words=("bird", "plane", "bird"), labels=(2, 2))
+        learn(small, turned, images(small, 2), SETTINGS, base=base)
+    again = lesson(labels=(1, 1))
+    found = learn(small, again, images(small, 2), SETTINGS, base=base)
+    assert torch.equal(found.vectors[0], base.vectors[0]) and not torch.equal(found.vectors[1], base.vectors[1])
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(small: Backbone) -> None:
     first, second, other = taught(small), taught(small), taught(small, replace(SETTINGS, seed=1))
     assert first.digest == second.digest != other.digest

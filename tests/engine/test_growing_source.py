@@ -26,13 +26,21 @@ from engine.verify import verify
 from tests.engine.sources import garments
 from tests.engine.test_settle import Heard, config
 
-SETTINGS: dict[str, Any] = {"dedup__embedder": "lite0", "expansion__max_attempts": 1, "output__format": ["imagefolder"]}
+PLAIN: dict[str, Any] = {
+    "learn__concepts": "off",
+    "captions__method": "off",
+    "prompts__suffixes": ["on grass"],
+    "expansion__max_attempts": 1,
+    "output__format": ["imagefolder"],
+}
+WHOLE: dict[str, Any] = {**dict(list(PLAIN.items())[3:]), "dedup__embedder": "lite0"}
+"""Captions, concepts and near-copies as well: minutes."""
 
 
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=["plain", pytest.param("whole", marks=pytest.mark.slow)])
+def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str, Any]:
     """What a data set of two classes was, and what it is after one has an image more and a third has come."""
-    folder = tmp_path_factory.mktemp("grown")
+    folder, settings = tmp_path_factory.mktemp("grown"), WHOLE if request.param == "whole" else PLAIN
     every, source, out = garments(folder / "pool", shots=4, classes=3), folder / "source", folder / "out"
     names = sorted(path.name for path in every.iterdir())
     for name in names[:2]:
@@ -40,18 +48,18 @@ def grown(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str,
     late = sorted((source / names[0]).iterdir())[0]
     late.rename(folder / late.name)
     heard = Heard()
-    expand(config(source, out, **SETTINGS), heard)
+    expand(config(source, out, **settings), heard)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     known = load_run(str(out))
     first = {"stages": heard.stages, "rows": list(diffii.open(str(out)).column("sample_id").to_pylist())}
     (folder / late.name).rename(late)
     shutil.copytree(every / names[2], source / names[2])
-    told = estimate(config(source, out, **SETTINGS), 2, "cpu")
+    told = estimate(config(source, out, **settings), 2, "cpu")
     heard = Heard()
-    run = expand(config(source, out, **SETTINGS), heard)
+    run = expand(config(source, out, **settings), heard)
     return {
         "source": source, "out": out, "names": names, "before": before, "known": known, "heard": heard, "run": run,
-        "late": late.name, "estimate": told, **first,
+        "estimate": told, "settings": settings, **first,
     }  # fmt: skip
 
 
@@ -65,7 +73,8 @@ def test_it_says_what_it_will_do_and_does_only_that(grown: dict[str, Any]) -> No
             "10 images will be made of what is new"
         )
     )
-    assert grown["heard"].stages == ["caption", "learn", "invert", "generate"]
+    learned = ["caption", "learn"] if grown["settings"] is WHOLE else []
+    assert grown["heard"].stages == [*learned, "invert", "generate"]
     assert grown["estimate"].synthetic_images == 10
     after = diffii.open(str(grown["out"]))
     rows = [after.row(index) for index in range(len(after))]
@@ -89,6 +98,9 @@ def test_what_was_there_keeps_its_bytes(grown: dict[str, Any]) -> None:
 
 def test_known_concepts_stay_and_a_class_is_added(grown: dict[str, Any]) -> None:
     out, run, known = grown["out"], grown["run"], grown["known"]
+    if grown["settings"] is PLAIN:
+        assert run.plan.learned.concepts == ""
+        return
     before, after = (
         open_concepts(f"{out}/{layout.CONCEPTS}/{r.plan.learned.concepts[:32]}") for r in (known, load_run(str(out)))
     )
@@ -111,8 +123,8 @@ def test_it_is_whole_for_everyone_who_looks(grown: dict[str, Any]) -> None:
     for index in (0, len(diffii.open(out)) - 1):
         assert replay(out, diffii.open(out).row(index)["sample_id"]).identical
     again = Heard()
-    assert prepare(config(grown["source"], grown["out"], **SETTINGS)).complete
-    expand(config(grown["source"], grown["out"], **SETTINGS), again)
+    assert prepare(config(grown["source"], grown["out"], **grown["settings"])).complete
+    expand(config(grown["source"], grown["out"], **grown["settings"]), again)
     assert again.stages == []
 
 
@@ -140,6 +152,6 @@ def test_images_may_not_go(grown: dict[str, Any], tmp_path: Path) -> None:
     source = Path(shutil.copytree(grown["source"], tmp_path / "source"))
     sorted((source / grown["names"][1]).iterdir())[0].unlink()
     with pytest.raises(OutputError, match=r"made from another source: 1 of the 12 images that it knows are not in"):
-        prepare(config(source, grown["out"], **SETTINGS))
+        prepare(config(source, grown["out"], **grown["settings"]))
     entry = json.loads(sorted(grown["out"].glob(f"{layout.LOG}/*/*.json"))[0].read_text())
     assert entry["classes"] == grown["names"][:2], "the log's beginning is as it was"
