@@ -35,8 +35,8 @@ from diffii.hashing import digest
 from diffii.images import named
 from diffii.weights import EMBEDDED
 from engine.config import AUTO, DIFFUSION, OFF, OWN, Config
-from engine.plan import class_words, plain_prompt
 from engine.progress import Progress
+from engine.prompts import class_words, plain_prompt
 from engine.run import Run
 from engine.source import Source
 from engine.specs import CPU_THREADS, model_spec

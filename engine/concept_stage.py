@@ -13,8 +13,8 @@ from diffii.concepts.settings import PRESETS, LearnSettings
 from diffii.errors import ConfigError, OutputError
 from diffii.weights import EMBEDDED
 from engine.config import AUTO, OFF, Config
-from engine.plan import class_words
 from engine.progress import Progress
+from engine.prompts import class_words
 from engine.run import Run
 from engine.specs import model_spec
 from engine.stream import Pool

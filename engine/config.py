@@ -365,7 +365,7 @@ class Config(_Group):
 
 
 GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.target", "expansion.max_attempts"})
-"""May change upwards: more rows of the same plan, which `engine.plan.next_wave` holds every class to."""
+"""May change upwards: more rows of the same plan, which `engine.next_wave` holds every class to."""
 UNSAID: dict[str, Any] = {"source.fit": "crop", "inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
 """What a log means that does not name these keys: it was begun when rows were as these values make them."""
 OPERATIONAL = frozenset(

@@ -26,7 +26,7 @@ from diffii.invert import invert
 from engine.caption_stage import by_diffusion, wanted
 from engine.concept_stage import learn_settings
 from engine.config import AUTO, Config
-from engine.plan import first_wave
+from engine.next_wave import first_wave
 from engine.prepare import make_plan, prepare
 from engine.run import Run
 from engine.seasons import news

@@ -8,7 +8,6 @@ pure function of configuration and source: any chunk of any plan is computed alo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +19,12 @@ import pyarrow as pa
 from diffii import strata
 from diffii.arms import ARMS, Knobs
 from diffii.dataset.log import WaveEntry
-from diffii.errors import ConfigError
 from diffii.hashing import digest, seed64
 from diffii.images import named
 from engine.config import OFF, Config
 from engine.growth import Growth, Turn, last_turn
 from engine.learned import Learned
+from engine.prompts import plain_prompt
 from engine.source import Source, SourceImage
 from engine.targets import limits, targets
 
@@ -301,65 +300,3 @@ class Plan:
             lists = {name: [getattr(row, name) for row in chunk] for name in CHUNK_SCHEMA.names[2:]}
             rows.append({"wave": wave.wave, "chunk": index, **lists})
         return pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA)
-
-
-def class_words(config: Config, class_name: str) -> str:
-    """What a class is called in plain words: those configured, else those of its folder's name."""
-    words = config.prompts.class_names.get(class_name)
-    # `001.Black_footed_Albatross` -> `Black footed Albatross`: numbers and underscores are file names' habits.
-    return words or re.sub(r"^\d+[._\- ]+", "", class_name).replace("_", " ").strip() or class_name
-
-
-def plain_prompt(config: Config, class_name: str, tokens: str | None = None) -> str:
-    """The prompt of a class without context; it is named by its concept's tokens if it has some, else by words."""
-    name = tokens or class_words(config, class_name)
-    text = config.prompts.template.format(name=name, metaclass=config.prompts.metaclass)
-    return " ".join(text.split())
-
-
-def next_wave(
-    plan: Plan,
-    waves: Sequence[WaveEntry],
-    kept: Sequence[int],
-    targets: Sequence[int],
-    limits: Sequence[int],
-    season: bool = False,
-) -> WaveEntry | None:
-    """The wave that comes after `waves`, all decided, with `kept` rows per class; None when there is nothing to make.
-
-    A `season` has a first wave in any case, so that the log tells what it was to come to.
-
-    It is exactly what each class is short of its target, up to the ordinal of its limit: a function of configuration
-    and log. A class ends at the ordinal where its target is reached, or at its limit; so growing in steps ends where
-    one step to the last target and limit would, a class that was short on the way included. Raises ConfigError when
-    a target or a limit is below an earlier one: rows that exist are not taken back.
-    """
-    # Classes that came since the last wave have no row yet.
-    starts = [*waves[-1].stops, *[0] * (len(targets) - len(waves[-1].stops))] if waves else [0] * len(targets)
-    if waves:
-        _refuse_shrinking(plan, waves[-1], targets, limits)
-    room = (max(0, limit - start) for limit, start in zip(limits, starts, strict=True))
-    short = (max(0, target - have) for target, have in zip(targets, kept, strict=True))
-    stops = [start + min(want, left) for start, want, left in zip(starts, short, room, strict=True)]
-    if stops == starts and not season:
-        return None
-    return WaveEntry(wave=len(waves), starts=starts, stops=stops, targets=list(targets), limits=list(limits))
-
-
-def first_wave(plan: Plan) -> WaveEntry | None:
-    """Wave 0: every class up to its target."""
-    return next_wave(plan, [], [0] * len(plan.source.classes), plan.targets(), plan.limits())
-
-
-def _refuse_shrinking(plan: Plan, before: WaveEntry, targets: Sequence[int], limits: Sequence[int]) -> None:
-    for label, name in enumerate(plan.source.classes[: len(before.targets)]):
-        if targets[label] < before.targets[label]:
-            raise ConfigError(
-                f"expansion: class {name!r} was planned for {before.targets[label]} images and now for "
-                f"{targets[label]}; a data set only grows, so give at least the earlier factor, per_class or target"
-            )
-        if limits[label] < before.limits[label]:
-            raise ConfigError(
-                f"expansion: class {name!r} could be tried {before.limits[label]} times and now {limits[label]}; "
-                "a data set only grows, so give at least the earlier max_attempts"
-            )

@@ -20,7 +20,8 @@ from engine.config import AUTO, OFF, Config
 from engine.growth import Growth
 from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
-from engine.plan import Plan, next_wave
+from engine.next_wave import next_wave
+from engine.plan import Plan
 from engine.seasons import CONCEPTS, fitted, growths_of, learned_of, source_of
 from engine.source import Source
 

@@ -30,9 +30,9 @@ from engine.formats.parquet import Parquet
 from engine.formats.part import Origin, Records
 from engine.licences import stated_licences
 from engine.origin import source_url
-from engine.plan import plain_prompt
 from engine.prepare import load_run
 from engine.progress import Progress, Silent
+from engine.prompts import plain_prompt
 from engine.run import Run
 from engine.seasons import source_of
 

@@ -10,7 +10,7 @@ import numpy as np
 from diffii.dataset.snapshot import Snapshot
 from diffii.images import fit
 from engine.licences import of_garments
-from engine.plan import plain_prompt
+from engine.prompts import plain_prompt
 from engine.report.measure import Measured
 from engine.report.sample import Sample, real_images, synthetic_images
 from engine.run import Run

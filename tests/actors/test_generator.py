@@ -23,7 +23,8 @@ from diffii.dataset.log import WaveEntry
 from diffii.dataset.patience import patiently
 from diffii.errors import ModelError, OutputError, SourceError
 from engine.inversions import missing_tasks, task_table
-from engine.plan import CHUNK_SCHEMA, Plan, first_wave
+from engine.next_wave import first_wave
+from engine.plan import CHUNK_SCHEMA, Plan
 from engine.prepare import prepare
 from engine.run import Run
 from engine.settings import from_flat

@@ -63,7 +63,8 @@ from diffii.weights import locate, weights_digest
 from engine.copy_thresholds import calibrate
 from engine.defaults import resolve
 from engine.near_copies import NearCopies, Threshold
-from engine.plan import Plan, Row, first_wave
+from engine.next_wave import first_wave
+from engine.plan import Plan, Row
 from engine.scan import read_source
 from engine.settings import from_flat
 from engine.source import iter_bytes

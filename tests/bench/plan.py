@@ -12,7 +12,8 @@ import time
 import numpy as np
 
 from engine.lazy_rows import ChunkRows
-from engine.plan import Plan, next_wave
+from engine.next_wave import next_wave
+from engine.plan import Plan
 from engine.settings import from_flat
 from tests.engine.sources import imaginary
 

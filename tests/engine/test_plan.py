@@ -16,7 +16,9 @@ from diffii.dataset.log import WaveEntry
 from diffii.errors import ConfigError
 from engine.config import Config
 from engine.defaults import resolve
-from engine.plan import Plan, next_wave, plain_prompt
+from engine.next_wave import next_wave
+from engine.plan import Plan
+from engine.prompts import plain_prompt
 from engine.settings import from_flat
 from engine.source import SourceImage
 from tests.engine.sources import imaginary
