@@ -183,3 +183,18 @@ def test_an_entry_missing_in_the_last_folder_is_refused(grown: Path, tmp_path: P
 def test_no_log_is_an_empty_history(tmp_path: Path) -> None:
     history = read_log(Storage(str(tmp_path)))
     assert (history.version, history.opening, len(history.shards), history.kept) == (-1, None, 0, 0)
+
+
+def test_a_listing_that_passes_over_an_entry_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk's listing may that is read while two entries are written."""
+    storage = Storage(str(tmp_path))
+    for version, entry in enumerate(a_log(12)):
+        storage.put_once(layout.log_entry(version), log.encode(entry))
+    names = storage.names
+    monkeypatch.setattr(
+        storage, "names", lambda folder: [name for name in names(folder) if not name.endswith("3.json")]
+    )
+    assert newest_version(storage) == 11
+    storage.remove(layout.log_entry(3))
+    with pytest.raises(OutputError, match="log entry 3 is missing"):
+        newest_version(storage)
