@@ -34,22 +34,35 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or url
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.url)
-        except ImportError as error:
-            raise OutputError(f"{url}: {_to_install(self.url)} ({error})") from error
-        except ValueError as error:
-            raise OutputError(f"{url}: cannot open this kind of URL: {error}") from error
-        # Listings are cached per process by default; other processes write here all the time. The cache also answers
-        # `open` and `exists`, which then do not find a file that is newer than the last listing.
-        self.fs.dircache.use_listings_cache = False
-        self.fs.invalidate_cache()
+        self._fs, self.root = self._connect()
         self.is_local = isinstance(self.fs, LocalFileSystem)
         protocols = self.fs.protocol
         self.is_web = "http" in ((protocols,) if isinstance(protocols, str) else protocols)
         if self.is_local:
             # Another process may have another working directory.
             self.url = self.root
+
+    @property
+    def fs(self) -> Any:
+        """What fsspec makes of the URL. A forked process (a DataLoader's worker) gets one of its own: connections and
+        the thread that serves them do not survive a fork."""
+        if self._process != os.getpid():
+            self._fs, _ = self._connect()
+        return self._fs
+
+    def _connect(self) -> tuple[Any, str]:
+        self._process = os.getpid()
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url)
+        except ImportError as error:
+            raise OutputError(f"{self.url}: {_to_install(self.url)} ({error})") from error
+        except ValueError as error:
+            raise OutputError(f"{self.url}: cannot open this kind of URL: {error}") from error
+        # Listings are cached per process by default; other processes write here all the time. The cache also answers
+        # `open` and `exists`, which then do not find a file that is newer than the last listing.
+        fs.dircache.use_listings_cache = False
+        fs.invalidate_cache()
+        return fs, root
 
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
