@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import bisect
 import io
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,10 @@ from PIL import Image
 
 from diffii.dataset import log
 from diffii.dataset.history import History, read_log
+from diffii.dataset.row_groups import RowGroups
 from diffii.dataset.storage import Storage
 from diffii.dataset.tables import open_table, read_table
 from diffii.errors import OutputError
-
-_OPEN_ROW_GROUPS = 4
-"""Row groups of images kept in memory for random access, each 100 MB at most."""
 
 
 class Snapshot:
@@ -38,10 +35,9 @@ class Snapshot:
         self.url = storage.url
         self.version = history.version
         self.classes: tuple[str, ...] = history.classes
-        # A list: the snapshot must not change when the history it was made from grows.
-        self._ends: list[int] = [] if rows is not None and not len(rows) else history.shards.ends().tolist()
-        self._row_group = lru_cache(maxsize=_OPEN_ROW_GROUPS)(self._read_row_group)
-        self._groups_of = lru_cache(maxsize=None)(self._read_groups)
+        # A copy: the snapshot must not change when the history it was made from grows.
+        self._ends = history.shards.ends() if rows is None or len(rows) else np.empty(0, np.int64)
+        self._groups = RowGroups(storage, lambda shard: history.shards[shard].name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the same version again: what has been read so far does not travel."""
@@ -55,7 +51,7 @@ class Snapshot:
     def __len__(self) -> int:
         if self._rows is not None:
             return len(self._rows)
-        return self._ends[-1] if self._ends else 0
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """(image, label) of one row: what a classifier trains on. Raises IndexError outside the data set."""
@@ -64,16 +60,27 @@ class Snapshot:
 
     def row(self, index: int) -> dict[str, Any]:
         """All columns of one row; `image` is a struct of bytes and path. Raises IndexError outside the data set."""
-        if not 0 <= index < len(self):
+        return self.rows([index])[0]
+
+    def rows(self, indices: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Some rows in the order given, with all columns or the named ones; each row group is read once for them.
+
+        Raises IndexError outside the data set, KeyError when there is no such column.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        for index in wanted[(wanted < 0) | (wanted >= len(self))][:1]:
             raise IndexError(f"row {index} of a data set of {len(self)}")
+        self._check_columns(columns or ())
         if self._rows is not None:
-            index = int(self._rows[index])
-        shard = bisect.bisect_right(self._ends, index)
-        within = index - (self._ends[shard - 1] if shard else 0)
-        ends = self._groups_of(shard)
-        group = bisect.bisect_right(ends, within)
-        start = ends[group - 1] if group else 0
-        return self._row_group(shard, group).slice(within - start, 1).to_pylist()[0]
+            wanted = self._rows[wanted]
+        found: dict[int, dict[str, Any]] = {}
+        shards = np.searchsorted(self._ends, wanted, side="right")
+        for shard in np.unique(shards).tolist():
+            places = np.flatnonzero(shards == shard)
+            numbers = wanted[places] - self._start(shard)
+            rows = self._groups.rows(shard, numbers, None if columns is None else tuple(columns))
+            found.update(zip(places.tolist(), rows, strict=True))
+        return [found[place] for place in range(len(wanted))]
 
     def image(self, index: int) -> Image.Image:
         return _image(self.row(index))
@@ -100,14 +107,20 @@ class Snapshot:
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """One table per shard, in commit order; only the named columns when given. Raises KeyError."""
-        for shard, table in enumerate(self._shard_tables(columns)):
-            if self._rows is None:
-                yield table
-                continue
-            start = self._ends[shard - 1] if shard else 0
-            low, high = np.searchsorted(self._rows, [start, self._ends[shard]])
-            if high > low:
-                yield table.take(self._rows[low:high] - start)
+        self._check_columns(columns or ())
+        stops = np.cumsum(self.sizes())
+        for shard in np.flatnonzero(self.sizes()).tolist():
+            with self._storage.open(self._history.shards[shard].name) as file:
+                table = read_table(file.read() if columns is None else file, columns)
+            if self._rows is not None:
+                mine = self._rows[stops[shard - 1] if shard else 0 : stops[shard]]
+                table = table.take(mine - self._start(shard))
+            yield table
+
+    def sizes(self) -> np.ndarray:
+        """Rows of this snapshot in each of its shards: int64 (shards,)."""
+        ends = self._ends if self._rows is None else np.searchsorted(self._rows, self._ends)
+        return np.diff(ends, prepend=0)
 
     def where(self, condition: pc.Expression | Sequence[tuple[str, str, Any]]) -> Snapshot:
         """The rows for which a condition on the recipe's columns holds, in the same order.
@@ -118,7 +131,7 @@ class Snapshot:
         expression = condition if isinstance(condition, pc.Expression) else pq.filters_to_expression(list(condition))
         found: list[np.ndarray] = []
         start = 0
-        for table in self.tables(_narrow(self._columns)):
+        for table in self.tables(_narrow(self.columns)):
             numbered = table.append_column("_row", pa.array(np.arange(start, start + table.num_rows)))
             try:
                 found.append(numbered.filter(expression)["_row"].to_numpy())
@@ -131,30 +144,21 @@ class Snapshot:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _columns(self) -> list[str]:
-        if not self._ends:
+    def columns(self) -> list[str]:
+        """Names of the columns; none before the first shard."""
+        if not len(self._ends):
             return []
         with self._storage.open(self._history.shards[0].name) as file:
             return open_table(file).schema_arrow.names
 
-    def _shard_tables(self, columns: list[str] | None) -> Iterator[pa.Table]:
-        missing = [name for name in columns or [] if self._ends and name not in self._columns]
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        missing = [name for name in columns if len(self._ends) and name not in self.columns]
         if missing:
-            raise KeyError(f"{self.url} has no column {missing[0]!r}; its columns are {', '.join(self._columns)}")
-        for number in range(len(self._ends)):
-            with self._storage.open(self._history.shards[number].name) as file:
-                yield read_table(file.read() if columns is None else file, columns)
+            raise KeyError(f"{self.url} has no column {missing[0]!r}; its columns are {', '.join(self.columns)}")
 
-    def _read_groups(self, shard: int) -> list[int]:
-        """Rows up to and including each row group of a shard."""
-        with self._storage.open(self._history.shards[shard].name) as file:
-            metadata = open_table(file).metadata
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        return np.cumsum(sizes).tolist()
-
-    def _read_row_group(self, shard: int, group: int) -> pa.Table:
-        with self._storage.open(self._history.shards[shard].name) as file:
-            return open_table(file).read_row_group(group, use_threads=False)
+    def _start(self, shard: int) -> int:
+        """Rows of the data set before a shard."""
+        return int(self._ends[shard - 1]) if shard else 0
 
 
 def open_snapshot(url: str, version: int | None = None) -> Snapshot:

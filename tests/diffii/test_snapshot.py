@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -11,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from PIL import Image
 
 import diffii
 from diffii.dataset import layout
 from engine.progress import Silent
 from engine.run import begin
 from engine.waves import run_waves
+from tests.diffii.pictured import expand_pictured
 from tests.engine import imaginary_run
 from tests.engine.imaginary_run import a_run, packed_here
 
@@ -26,24 +25,8 @@ from tests.engine.imaginary_run import a_run, packed_here
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A data set whose images are squares of a colour of their own."""
     url = str(tmp_path_factory.mktemp("set"))
-    run = a_run(url, expansion__factor=5.0)
-    begin(run)
-    with pytest.MonkeyPatch.context() as patch:
-        made = imaginary_run.make_row
-
-        def with_image(row, copies: bool = True):
-            record = made(row, copies)
-            return record | {"image": picture(row.label, row.ordinal)} if record["image"] else record
-
-        patch.setattr(imaginary_run, "make_row", with_image)
-        run_waves(run, imaginary_run.maker(run), packed_here, Silent(), None)
+    expand_pictured(url, expansion__factor=5.0)
     return url
-
-
-def picture(label: int, ordinal: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (label, ordinal, 7)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def test_rows_images_labels_and_recipes_agree(url: str) -> None:
