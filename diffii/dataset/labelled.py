@@ -50,6 +50,14 @@ def labelled(images: Snapshot | str | Path | Sequence[tuple[Any, int]]) -> Label
     return _hard(np.asarray(labels, dtype=np.int64), classes, _OfSequence(images))
 
 
+def soft_label(classes: int, label: int, other: int, weight: float) -> np.ndarray:
+    """A distribution over the classes, float32 (classes,): `weight` of it is `label`'s, the rest `other`'s."""
+    soft = np.zeros(classes, np.float32)
+    soft[other] += np.float32(1.0 - weight)
+    soft[label] += np.float32(weight)
+    return soft
+
+
 def _of_snapshot(snapshot: Snapshot) -> Labelled:
     labels = snapshot.labels
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffii.dataset.labelled import Labelled, labelled
+from diffii.dataset.labelled import Labelled, labelled, soft_label
 from diffii.dataset.mixing import Mixing, Places
 from diffii.dataset.snapshot import Snapshot
 from diffii.errors import SourceError
@@ -70,10 +70,8 @@ class Mixed:
     def _label(self, images: Labelled, number: int) -> int | np.ndarray:
         if not self.soft:
             return int(images.labels[number])
-        label = np.zeros(len(self.classes), np.float32)
-        label[images.other_labels[number]] += np.float32(1.0 - images.weights[number])
-        label[images.labels[number]] += np.float32(images.weights[number])
-        return label
+        label, other, weight = images.labels[number], images.other_labels[number], images.weights[number]
+        return soft_label(len(self.classes), label, other, weight)
 
 
 def mix(

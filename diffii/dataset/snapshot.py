@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from diffii.dataset.storage import Storage
 from diffii.dataset.tables import open_table, read_table
 from diffii.errors import OutputError
 
+if TYPE_CHECKING:
+    from diffii.dataset.feed import Images
+
 
 class Snapshot:
     """Rows in commit order. `version` is the log entry it ends with; `classes` the names behind the labels.
@@ -34,6 +37,7 @@ class Snapshot:
         self._storage, self._history, self._rows = storage, history, rows
         self.url = storage.url
         self.version = history.version
+        self.shards_digest = history.shards.digest
         self.classes: tuple[str, ...] = history.classes
         # A copy: the snapshot must not change when the history it was made from grows.
         self._ends = history.shards.ends() if rows is None or len(rows) else np.empty(0, np.int64)
@@ -116,6 +120,17 @@ class Snapshot:
                 mine = self._rows[stops[shard - 1] if shard else 0 : stops[shard]]
                 table = table.take(mine - self._start(shard))
             yield table
+
+    def to_torch(self, transform: Callable[[Image.Image], Any] | None = None, *, columns: Sequence[str] = ()) -> Images:
+        """The rows as a map data set of torch's: (image, label), in the order of the snapshot; see `Images`.
+
+        An image is what `transform` makes of it, without one a uint8 tensor (3, H, W). With `columns` an item is a dict
+        of these columns instead. Raises ImportError without torch, KeyError when there is no such column.
+        """
+        from diffii.dataset.feed import Images
+
+        self._check_columns(columns)
+        return Images(self, transform, columns)
 
     def sizes(self) -> np.ndarray:
         """Rows of this snapshot in each of its shards: int64 (shards,)."""
