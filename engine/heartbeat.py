@@ -16,41 +16,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
 from diffii.dataset import layout
+from diffii.dataset.driver import BEAT_SECONDS, SILENT_SECONDS, Driver, read_driver
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
 
-BEAT_SECONDS = 10.0
-SILENT_SECONDS = 45.0
-"""Four beats, and a stall of storage in between."""
 _LOOK_SECONDS = 2.0
 _LEAVE_SECONDS = 15.0
 """So long a beat under way is waited for: storage that does not answer must not keep a run from its end. What is left
 there is a dead driver's, and taken over from at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A driver as its heartbeat says it is; `beat` grows while it lives."""
-
-    host: str
-    machine: str
-    """This boot of this kernel and its process numbers: a restarted container has the host name of the dead one."""
-    pid: int
-    started: float
-    """When the process began, by the host's clock: numbers are given out again."""
-    token: str
-    beat: int = 0
-    at: float = 0.0
-    """When it last beat, by its host's clock."""
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
 
 
 def this_driver() -> Driver:
@@ -81,14 +60,14 @@ def driving(storage: Storage, note: Callable[[str], None]) -> Iterator[bool]:
 def _leave(storage: Storage, mine: Driver) -> None:
     # Whatever ends the block is what the user should hear, not a storage that fails here too.
     with contextlib.suppress(OSError, OutputError):
-        current = _read(storage)
+        current = read_driver(storage)
         if current is not None and current.token == mine.token:
             storage.remove(layout.HEARTBEAT)
 
 
 def seen(storage: Storage) -> Driver | None:
     """The driver that last said it works here, unless it can be seen to be gone; asks once and does not wait."""
-    driver = _read(storage)
+    driver = read_driver(storage)
     if driver is None or _dead(driver):
         return None
     # Only for show, so the hosts' clocks may do for once.
@@ -97,7 +76,7 @@ def seen(storage: Storage) -> Driver | None:
 
 def working(storage: Storage) -> Driver | None:
     """The driver that works on this output now, as far as that can be told; looks for some seconds at one elsewhere."""
-    last = _read(storage)
+    last = read_driver(storage)
     if last is None or _dead(last):
         return None
     if _alive(last):
@@ -105,7 +84,7 @@ def working(storage: Storage) -> Driver | None:
     since = time.monotonic()
     while time.monotonic() - since < SILENT_SECONDS:
         time.sleep(_LOOK_SECONDS)
-        now = _read(storage)
+        now = read_driver(storage)
         if now != last:
             return now
     return None
@@ -113,13 +92,13 @@ def working(storage: Storage) -> Driver | None:
 
 def _wait(storage: Storage, note: Callable[[str], None]) -> bool:
     """Return once nobody beats; whether anybody had to be waited for."""
-    last, since, told = _read(storage), time.monotonic(), ""
+    last, since, told = read_driver(storage), time.monotonic(), ""
     while last is not None and not _dead(last):
         if told != last.token:
             told = last.token
             note(f"{last} works on {storage.url}; waiting for its end, to go on from there (Ctrl-C leaves it be)")
         time.sleep(_LOOK_SECONDS)
-        now = _read(storage)
+        now = read_driver(storage)
         if now != last:
             last, since = now, time.monotonic()
         elif time.monotonic() - since > SILENT_SECONDS and not _alive(last):
@@ -139,14 +118,6 @@ def _beat(storage: Storage, mine: Driver, stop: threading.Event) -> None:
         beat += 1
         if stop.wait(BEAT_SECONDS):
             return
-
-
-def _read(storage: Storage) -> Driver | None:
-    data = storage.read_or_none(layout.HEARTBEAT)
-    try:
-        return Driver(**json.loads(data)) if data else None
-    except (ValueError, TypeError):
-        return None
 
 
 def _dead(driver: Driver) -> bool:

@@ -177,6 +177,17 @@ class History:
         """Rows that ended `rejected` or `poisoned`."""
         return sum(rows for (kind, _), rows in self.lost.items() if kind == outcome)
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the last wave's targets call for is decided, within its limits: the log is at rest
+        until somebody asks for more."""
+        if not self.waves:
+            return False
+        last, planned = self.waves[-1], sum(sum(wave.stops) - sum(wave.starts) for wave in self.waves)
+        ends = enumerate(zip(last.targets, last.stops, last.limits, strict=True))
+        refill = any(self.kept_per_class[label] < wanted and stop < limit for label, (wanted, stop, limit) in ends)
+        return self.rows == planned and not refill
+
     def next_chunk(self, wave: int) -> int:
         """The first chunk of a wave that no entry decides."""
         return self._decided.get(wave, 0)

@@ -5,6 +5,7 @@ Each driver is a thread, but only one runs at any time: at every call of storage
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -111,6 +112,10 @@ class Reader:
 
     def __init__(self, world: World) -> None:
         self._world, self.version, self.rows = world, -1, list[str]()
+        self._place: dict[str, Any] | None = None
+        self._followed: list[str] = []
+        # Its own, so that lives are what they are without a follower.
+        self._draw = random.Random(world.seed)
         self.looks = 0
 
     def look(self) -> None:
@@ -129,3 +134,22 @@ class Reader:
             if self.version >= 0:
                 assert len(diffii.open(URL, self.version)) == len(self.rows)
             self.version, self.rows = snapshot.version, rows
+            if self._draw.random() < 0.3:
+                self._follow()
+                assert self._followed == rows, "a follower lost a row, or was given one twice"
+
+    def _follow(self) -> None:
+        """A follower that is born anew each time, and dies now and then with what it was given not kept."""
+        import diffii
+
+        while True:
+            follower = diffii.follow(URL, timeout=0)
+            if self._place is not None:
+                follower.load_state_dict(self._place)
+            for part in follower.batches():
+                if self._draw.random() < 0.2:
+                    break
+                self._followed += part.column("sample_id").to_pylist()
+                self._place = follower.state_dict()
+            else:
+                return

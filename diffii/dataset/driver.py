@@ -1,0 +1,57 @@
+"""The heartbeat of whoever writes a data set, as others see it: the file that `engine.heartbeat` writes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from diffii.dataset import layout
+from diffii.dataset.storage import Storage
+
+BEAT_SECONDS = 10.0
+SILENT_SECONDS = 45.0
+"""Four beats, and a stall of storage in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A driver as its heartbeat says it is; `beat` grows while it lives."""
+
+    host: str
+    machine: str
+    """This boot of this kernel and its process numbers: a restarted container has the host name of the dead one."""
+    pid: int
+    started: float
+    """When the process began, by the host's clock: numbers are given out again."""
+    token: str
+    beat: int = 0
+    at: float = 0.0
+    """When it last beat, by its host's clock."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def read_driver(storage: Storage) -> Driver | None:
+    """Who last said that it writes here; None when it has left, or its file is damaged."""
+    data = storage.read_or_none(layout.HEARTBEAT)
+    try:
+        return Driver(**json.loads(data)) if data else None
+    except (ValueError, TypeError):
+        return None
+
+
+class Watch:
+    """Tells a living writer from one that is gone by looks at its heartbeat alone, and by this process's own clock."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._since = storage, time.monotonic()
+        self._last: Driver | None = None
+
+    def gone(self) -> bool:
+        """Whether nobody writes now: the writer has left, or its heartbeat has stood still for `SILENT_SECONDS`."""
+        now = read_driver(self._storage)
+        if now != self._last:
+            self._last, self._since = now, time.monotonic()
+        return now is None or time.monotonic() - self._since > SILENT_SECONDS
