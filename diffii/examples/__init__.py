@@ -1,0 +1,1 @@
+"""Programs to begin from: run them, then copy what you need."""
