@@ -130,7 +130,7 @@ def test_it_is_whole_for_everyone_who_looks(grown: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_datasets_reads_old_and_new_shards_as_one(grown: dict[str, Any], streaming: bool) -> None:
-    rows = datasets.load_dataset(str(grown["out"]), split="train", streaming=streaming)
+    rows: Any = datasets.load_dataset(str(grown["out"]), split="train", streaming=streaming)
     assert rows.features["label"].names == grown["names"]
     ours = diffii.open(str(grown["out"]))
     assert [row["label"] for row in rows] == ours.labels.tolist()
