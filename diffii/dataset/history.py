@@ -181,8 +181,8 @@ class History:
     def complete(self) -> bool:
         """Whether everything that the last wave's targets call for is decided, within its limits: the log is at rest
         until somebody asks for more."""
-        if not self.waves:
-            return False
+        if not self.waves or any(growth.waves == len(self.waves) for growth in self.growths[-1:]):
+            return False  # a growth of the source is followed by a wave in any case
         last, planned = self.waves[-1], sum(sum(wave.stops) - sum(wave.starts) for wave in self.waves)
         ends = enumerate(zip(last.targets, last.stops, last.limits, strict=True))
         refill = any(self.kept_per_class[label] < wanted and stop < limit for label, (wanted, stop, limit) in ends)

@@ -22,8 +22,11 @@ from diffii.dataset.history import read_log
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
 from engine.heartbeat import this_driver
+from engine.prepare import load_run
 from engine.progress import Silent
-from engine.run import begin, load_run
+from engine.run import begin
+from engine.season import begin_season
+from engine.stream import Pool
 from engine.waves import run_waves
 from tests.diffii import follower_process
 from tests.engine.imaginary_run import a_run, packed_here, stage
@@ -51,6 +54,10 @@ def write(url: str, chunks: int = 10**6, each: Callable[[], None] = lambda: None
 
     begin(run)
     run_waves(run, make, packed_here, Silent(), None)
+    if run.grown is not None:
+        begin_season(run, Pool(min=1, max=1, gpus=0.0), Silent())
+        begin(run)
+        run_waves(run, make, packed_here, Silent(), None)
 
 
 def names(url: str) -> list[str]:
@@ -126,6 +133,20 @@ def test_complete_is_told_from_the_log_alone_as_the_plan_tells_it(tmp_path: Path
     assert told[-1] and 2 <= told.count(True) < len(told), "after each of the two, and not between"
     assert len(run.waves) > 2, "some waves refilled what was lost"
     assert (run.history.kept < sum(run.waves[-1].targets)) == (attempts < 2), "as far as attempts go"
+
+
+def test_a_source_that_grows_is_followed_on(tmp_path: Path) -> None:
+    url, grown = str(tmp_path), {"sizes": (3, 3, 3, 2), "names": ("class 0", "class 1", "class 2", "a new one")}
+    write(url)
+    follower = diffii.follow(url)
+    seen, known = list(follower), follower.version
+    write(url, **grown)
+    assert len(read_log(Storage(url), known + 1).growths) == 1
+    told = [read_log(Storage(url), version).complete for version in range(known, diffii.open(url).version + 1)]
+    assert told == [True, *[False] * (len(told) - 2), True], "a wave follows the growth"
+    seen += follower
+    assert [row["sample_id"] for row in seen] == names(url) and follower.complete
+    assert {row["class_name"] for row in seen} == set(diffii.open(url).classes) == set(grown["names"])
 
 
 def test_while_a_writer_writes_and_then_grows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
