@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from PIL import Image
@@ -18,11 +18,19 @@ from diffii.dataset.order import Epoch, Window
 from diffii.dataset.share import Options, Share
 from diffii.dataset.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset, IterableDataset, Sampler
+
+    _Map, _Rows, _Batches = Dataset[Any], IterableDataset[Any], Sampler[list[int]]
+else:
+    # Torch may be missing, and a DataLoader asks for less than these.
+    _Map = _Rows = _Batches = object
+
 _SOFT = ("source_label", "label_weight")
 Transform = Callable[[Image.Image], Any]
 
 
-class Images:
+class Images(_Map):
     """A map data set for torch's DataLoader; made by `Snapshot.to_torch`.
 
     An item is (image, label): what `transform` makes of the image, without one a uint8 tensor (3, H, W), and an int, or
@@ -77,7 +85,7 @@ class Images:
         return self._columns or ("image", "label", *soft)
 
 
-class Batches(Share):
+class Batches(Share, _Batches):
     """A batch sampler for `Images`, one rank's. Its state is for plain DataLoaders: the loop counts its batches."""
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -95,7 +103,7 @@ class Batches(Share):
         return super().state_dict(batches)
 
 
-class Stream(Share):
+class Stream(Share, _Rows):
     """An iterable data set whose items are batches, one rank's and in each worker that worker's.
 
     A worker holds one window of encoded images for each lane that it reads: one, with as many lanes as workers of all
