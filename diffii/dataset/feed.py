@@ -115,7 +115,7 @@ class Stream(Share, _Rows):
     ) -> None:
         from torch.utils.data import IterableDataset, default_collate
 
-        # It cannot be derived from, since torch may be missing; a DataLoader only asks whether it is one.
+        # A DataLoader asks whether it is one.
         IterableDataset.register(Stream)  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(images.snapshot, batch_size, **options)
         self._images, self._collate = images, collate or default_collate

@@ -53,7 +53,7 @@ def sharer(kind: str, of: Images, batch: int, **options: Any) -> Any:
 def loader(kind: str, of: Images, share: Any, workers: int = 0, **options: Any) -> DataLoader[Any]:
     if kind == "stream":
         return DataLoader(share, batch_size=None, num_workers=workers, **options)
-    return DataLoader(of, batch_sampler=share, num_workers=workers, **options)  # pyright: ignore
+    return DataLoader(of, batch_sampler=share, num_workers=workers, **options)
 
 
 def epoch_of(kind: str, url: str, workers: int = 0, batch: int = 4, epoch: int = 0, **options: Any) -> list[list[str]]:
@@ -164,7 +164,7 @@ def test_resumed_twice_and_by_other_ranks_and_batch_sizes(kind: str, url: str, i
 def test_torchdatas_own_states_are_exact(workers: int, taken: int, url: str, ids: list[str]) -> None:
     def a_loader() -> tuple[Any, StatefulDataLoader]:
         stream = images(url).stream(4, window=10)
-        return stream, StatefulDataLoader(stream, batch_size=None, num_workers=workers)  # pyright: ignore
+        return stream, StatefulDataLoader(stream, batch_size=None, num_workers=workers)
 
     stream, loading = a_loader()
     stream.set_epoch(2)
@@ -249,7 +249,7 @@ def test_items_are_what_a_classifier_trains_on(url: str) -> None:
     assert list(chosen) == ["class_name", "image", "suffix"] and chosen["image"].shape == (3, 8, 8)
     with pytest.raises(IndexError):
         plain[len(snapshot)]
-    pixels, labels = next(iter(DataLoader(plain.stream(5), batch_size=None)))  # pyright: ignore
+    pixels, labels = next(iter(DataLoader(plain.stream(5), batch_size=None)))
     assert (pixels.shape, labels.tolist()) == ((5, 3, 8, 8), pixels[:, 0, 0, 0].tolist())
 
 
