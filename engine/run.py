@@ -167,15 +167,6 @@ class Run:
         """Whether all is decided that is wanted of the images that the log knows."""
         return bool(self.waves) and self.open_wave() is None and self.next_wave() is None
 
-    @property
-    def filled(self) -> bool:
-        """Whether all that the last wave's own targets call for is decided: what a data set says of itself that was
-        opened by its URL, when the configuration that asked is not at hand."""
-        if not self.waves or self.open_wave() is not None or self._season_to_begin:
-            return False
-        last = self.waves[-1]
-        return next_wave(self.plan, self.waves, self.kept(), last.targets, last.limits) is None
-
     def sweep(self) -> None:
         """Remove what the log has decided, and once what a dead process did not finish: this one finishes its own."""
         if not self._swept:

@@ -52,7 +52,7 @@ def status(url: str) -> Status:
     history = run.history
     wave = run.open_wave()
     chunks = run.storage.names(layout.staged_wave(wave.wave)) if wave else []
-    complete = run.filled
+    complete = run.history.complete
     driver = None if complete else heartbeat.seen(run.storage)
     kept = dict(zip(run.source.classes, run.kept(), strict=True))
     return Status(

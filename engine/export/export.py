@@ -225,7 +225,7 @@ class Export:
             rows=rows,
             shards=shards,
             content=f"{told.content} {shards}",
-            complete=run.filled and whole,
+            complete=run.history.complete and whole,
             per_class=told.per_class if whole else {},
         )
         patterns = self._format.patterns

@@ -79,6 +79,8 @@ def _view(facts: Facts) -> dict[str, Any]:
         "complete": _complete(run),
         "classes": len(labels),
         "real": len(run.source.images),
+        "method": _METHODS.get(run.plan.arm.name, run.plan.arm.name),
+        "on_circle": run.plan.arm.takes == "inversions",
         "cards": _cards(facts, lost),
         "metrics": metrics,
         "measured": facts.sample,
@@ -106,6 +108,17 @@ def _view(facts: Facts) -> dict[str, Any]:
         "provenance": facts.provenance,
         "licences": facts.licences,
     }
+
+
+_METHODS = {
+    "diff-ii": "by inversion circle interpolation (Diff-II)",
+    "circle": "by inversion circle interpolation without suffixes, a control for Diff-II",
+    "slerp": "by interpolation between two inversions, a control for Diff-II",
+    "noise": "from fresh noise with what was learned of them, a control for Diff-II",
+    "diff-aug": "by editing each towards its own class (Diff-Aug)",
+    "diff-mix": "by editing each towards another class (Diff-Mix)",
+}
+"""How images of an arm come from real ones."""
 
 
 def _complete(run: Run) -> bool:
