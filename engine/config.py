@@ -5,6 +5,7 @@ Keys are dotted, `group.name`. YAML files, `--set key=value` and the Python API 
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -357,6 +358,11 @@ class Config(_Group):
 
         What is as it was before there was a setting for it is not named: Diff-II by no arm, and nothing in `UNSAID`.
         """
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        # Asked for at every commit, by the card.
         kept = {key: value for key, value in self.flat().items() if key not in GROWABLE | OPERATIONAL}
         # What further formats are kept beside it is free.
         kept["output.format"] = PARQUET

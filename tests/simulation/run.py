@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from diffii.errors import FencedError, OutputError
+from engine.plan import Plan
 from engine.verify import verify
 from tests.engine.imaginary_run import make_chunk
 from tests.simulation.drivers import URL, Duel, Reader, drive
@@ -153,6 +154,7 @@ def simulated() -> Iterator[None]:
     with (
         remembered(),
         mock.patch("tests.engine.imaginary_run.make_chunk", lru_cache(10_000)(make_chunk)),
+        mock.patch("engine.plan.Plan.row", lru_cache(10_000)(Plan.row)),
         mock.patch("diffii.dataset.checkpoints.ThreadPoolExecutor", _Inline),
         mock.patch("engine.commit.ThreadPoolExecutor", _Inline),
         mock.patch("tenacity.nap.time", SimpleNamespace(sleep=sleep)),
