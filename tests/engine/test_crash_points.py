@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from engine.stream import Pool
 from engine.verify import verify
 from engine.waves import run_waves
 from tests.engine.imaginary_run import a_run, index, maker, packed_here
+from tests.simulation.parquet import remembered
 
 CALLS = ("put_once", "put", "remove", "read", "names", "find")
 
@@ -74,6 +75,13 @@ def countdown(monkeypatch: pytest.MonkeyPatch) -> CountDown:
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tested is processes that die, not power that fails."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
+def same_tables() -> Iterator[None]:
+    """Each of some hundred lives writes and reads the tables of the quiet one."""
+    with remembered():
+        yield
 
 
 def facts(url: str) -> tuple[str, str, int, int, list[str]]:
