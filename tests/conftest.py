@@ -11,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Two threads on two busy cores wait for each other: ten times slower than one.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# By default Ray's workers are nicer by 15 than what starts them: beside anything else they hardly get on.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
