@@ -23,6 +23,8 @@ SMALL = [
     "--set=generation.micro_batch=4",
     "--set=commit.chunk_size=4",
     "--set=output.shard_rows=8",
+    # Each actor is a process that spends some eight seconds of a core on its imports before its first image.
+    "--set=actors.max=1",
     *(f"--set={key}={json.dumps(value)}" for key, value in PLAIN.items()),
 ]
 

@@ -270,7 +270,7 @@ def test_a_sample_is_made_again_to_the_bit(expanded: Path) -> None:
 
 @pytest.mark.parametrize("arm", ["noise", "diff-mix"])
 def test_another_arm_is_expanded_verified_and_replayed(source: Path, tmp_path: Path, arm: str, ray_here: None) -> None:
-    expand(config(source, tmp_path / "out", arm__name=arm, expansion__factor=1))
+    expand(config(source, tmp_path / "out", arm__name=arm, expansion__factor=1, actors__max=1))
     assert verify(str(tmp_path / "out")).ok
     snapshot = diffii.open(str(tmp_path / "out"))
     row = snapshot.row(3)

@@ -36,7 +36,7 @@ FEW: dict[str, Any] = {
     "dedup.embedder": "off",
     "learn.steps": 3,
     "learn.batch": 4,
-    "actors.max": 2,
+    "actors.max": 1,
 }
 
 

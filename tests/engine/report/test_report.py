@@ -55,6 +55,7 @@ SMALL: dict[str, Any] = {
     "dedup.alone": 0.75,
     "dedup.with_hash": 0.8,
     "expansion.max_attempts": 1,
+    "actors.max": 1,
 }
 
 
