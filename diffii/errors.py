@@ -25,3 +25,7 @@ class OutputError(DiffiiError):
 
 class FencedError(DiffiiError):
     """Another driver wrote the next log entry first: this one must stop."""
+
+
+class ClusterError(DiffiiError):
+    """The cluster cannot be reached, refuses, or does not have what is needed."""

@@ -76,6 +76,11 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"--config {path}: must hold keys and values")
+    return flat_keys(tree)
+
+
+def flat_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """The dotted keys of a tree of settings, groups or dotted already; what is no setting stays, to be refused."""
     values: dict[str, Any] = {}
     for group, content in tree.items():
         if "." in str(group):

@@ -1,0 +1,34 @@
+"""The image: pinned to what is installed here, with Ray's dashboard and the storage's package, and no model in it."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+import pytest
+
+from cluster.render import render
+from cluster.spec import Provider
+from tests.cluster.specs import birds
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp", "azure", "kuberay", "slurm"])
+def test_every_package_is_pinned_that_is_installed(provider: Provider) -> None:
+    lines = render(birds(provider), provider)["requirements.txt"].splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    assert lines == sorted(lines, key=lambda line: re.split("[=<>]", line)[0])
+    for name in ("ray", "torch", "diffusers", "pyarrow", "aiohttp", "opencensus"):
+        assert pins[name] == metadata.version(name).partition("+")[0]
+    # Tools of development stay out.
+    assert not {"pytest", "ruff", "moto", "datasets"} & set(pins)
+    store = {"aws": "s3fs", "gcp": "gcsfs", "azure": "adlfs"}.get(provider, "s3fs")
+    assert any(re.match(rf"{store}[=<>]", line) for line in lines)
+
+
+def test_the_dockerfile_downloads_no_model() -> None:
+    text = render(birds("aws"), "aws")["Dockerfile"]
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-bookworm$", text, re.MULTILINE)
+    assert not re.search(r"huggingface|safetensors|snapshot_download|from_pretrained", text)
+    assert "RAY_AUTH_MODE=token" in text and re.search(r"^USER ray$", text, re.MULTILINE)
+    (wheel,) = re.findall(r"diffii-\S+\.whl", text.split("\n")[10]) or re.findall(r"COPY .* (diffii-\S+\.whl)", text)
+    assert wheel.startswith(f"diffii-{metadata.version('diffii')}-")
