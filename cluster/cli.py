@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cluster import jobs
+from cluster import commands, jobs
 from cluster.show import (
     print_estimate,
     print_json,
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(commands.app, name="cluster")
 
 Source = Annotated[
     str,
@@ -41,6 +42,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of 
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Actors = Annotated[int | None, typer.Option("--actors", min=1, help="How many actors work at once.")]
+Address = Annotated[
+    jobs.Address, typer.Option(help="auto: work on the Ray cluster that this machine is part of, as jobs do.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Ray says.")]
 
 
@@ -92,6 +96,7 @@ def expand(
     metrics: Annotated[
         Path | None, typer.Option(help="Keep the run's counters in this file, in Prometheus' text format.")
     ] = None,
+    address: Address = jobs.LOCAL,
     verbose: Verbose = False,
 ) -> None:
     """Expand labelled images into committed shards. The same command again goes on where it stopped."""
@@ -103,7 +108,7 @@ def expand(
     old = ""
     if fork is not None:
         old, settings = settings.output.url, with_values(settings, {"output.url": fork})
-    jobs.expand(settings, verbose, forked=old, metrics=metrics)
+    jobs.expand(settings, verbose, forked=old, metrics=metrics, address=address)
 
 
 @app.command()
@@ -113,11 +118,12 @@ def learn(
     config: ConfigFile = None,
     sets: Sets = None,
     actors: Actors = None,
+    address: Address = jobs.LOCAL,
     verbose: Verbose = False,
 ) -> None:
     """Learn a concept for every class (tokens and a LoRA), for OUT to be expanded with. `expand` does it too."""
     settings = load_config(config, sets or (), overrides={"source.url": source, "output.url": out, **_actors(actors)})
-    learned = jobs.prepare(settings, verbose)
+    learned = jobs.prepare(settings, verbose, address=address)
     if not learned.concepts:
         say("learn.concepts is off: classes are named by words")
         return
@@ -131,12 +137,13 @@ def caption(
     config: ConfigFile = None,
     sets: Sets = None,
     actors: Actors = None,
+    address: Address = jobs.LOCAL,
     verbose: Verbose = False,
 ) -> None:
     """Find what the images show besides their subjects, for OUT's prompts to end with. `expand` does it too."""
     overrides = {"source.url": source, "output.url": out, **_actors(actors)}
     settings = load_config(config, sets or (), overrides=overrides)
-    learned = jobs.prepare(settings, verbose, learn=False)
+    learned = jobs.prepare(settings, verbose, learn=False, address=address)
     for suffix, count in Counter(learned.suffixes).most_common():
         tell(f"{suffix}  ({count} images)" if count > 1 else suffix)
 

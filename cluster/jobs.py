@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.show import console, duration, print_estimate, print_sheet, print_study, say, tell
 from engine.config import Config
@@ -24,9 +24,18 @@ if TYPE_CHECKING:
     from engine.export.export import Exported
     from engine.scan import Look, LookAt
 
+Address = Literal["local", "auto"]
+"""A Ray of this command's own on this machine, or the cluster's that this machine is part of."""
+LOCAL: Address = "local"
+
 
 def expand(
-    config: Config, verbose: bool, estimated: bool = False, forked: str = "", metrics: Path | None = None
+    config: Config,
+    verbose: bool,
+    estimated: bool = False,
+    forked: str = "",
+    metrics: Path | None = None,
+    address: Address = LOCAL,
 ) -> None:
     """Expand, and say what came of it; nothing to do is said without a Ray. `forked`: an older output to take from."""
     from cluster.progress import ProgressLine
@@ -38,7 +47,7 @@ def expand(
     from engine.publish import publish_missing
 
     began = time.monotonic()
-    with _ray_when_needed(config, verbose) as start:
+    with _ray_when_needed(config, verbose, address) as start:
         # What cannot work is said before Ray takes its seconds to start.
         run = prepare_run(config, elsewhere=_looking(start))
         if forked:
@@ -101,13 +110,13 @@ def report(out: str, to: Path | None = None, told: bool = True, **options: Any) 
     return made.figures
 
 
-def prepare(config: Config, verbose: bool, learn: bool = True) -> Learned:
+def prepare(config: Config, verbose: bool, learn: bool = True, address: Address = LOCAL) -> Learned:
     """What comes before the plan, alone: captions, and concepts if `learn`."""
     from cluster.progress import ProgressLine
     from engine.expand import prepare_data_set
     from engine.prepare import prepare as prepare_run
 
-    with _ray_when_needed(config, verbose) as start:
+    with _ray_when_needed(config, verbose, address) as start:
         run = prepare_run(config, elsewhere=_looking(start))
         if run.history.version >= 0:
             say(f"{run.storage.url} is begun: what it was begun with stays")
@@ -118,12 +127,16 @@ def prepare(config: Config, verbose: bool, learn: bool = True) -> Learned:
 
 
 @contextlib.contextmanager
-def _ray_when_needed(config: Config, verbose: bool) -> Iterator[Callable[[], None]]:
-    """Gives what starts a Ray for this command, the first time that it is called."""
+def _ray_when_needed(config: Config, verbose: bool, address: Address) -> Iterator[Callable[[], None]]:
+    """Gives what starts a Ray for this command, or joins the one that is there, the first time that it is called."""
+    from cluster.join import joined_ray
     from cluster.local import local_ray
 
+    def ray_of_command() -> contextlib.AbstractContextManager[None]:
+        return local_ray(actors(config), verbose) if address == LOCAL else joined_ray(verbose)
+
     with contextlib.ExitStack() as running:
-        yield functools.cache(lambda: running.enter_context(local_ray(actors(config), verbose)))
+        yield functools.cache(lambda: running.enter_context(ray_of_command()))
 
 
 def _looking(start: Callable[[], None]) -> LookAt:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import ray
 from ray._private import worker
-from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
+
+from cluster.authentication import read_environment
 
 SPARE_CPUS = 2
 """Logical CPUs beyond the actors' own: Ray Data's small tasks must run while every actor is busy."""
@@ -39,9 +40,7 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
         **({"DIFFII_VERBOSE": "1"} if verbose else {"RAY_BACKEND_LOG_LEVEL": "fatal"}),
     }
     os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
-    # Ray read its environment when it was imported, which may have been long ago.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    read_environment()
     with contextlib.nullcontext() if verbose else _stderr_closed():
         ray.init(
             # `local`: without it Ray joins any cluster that was ever started on this machine.
