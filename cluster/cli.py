@@ -32,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(commands.app, name="cluster")
+app.command()(commands.doctor)
 
 Source = Annotated[
     str,

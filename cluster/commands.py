@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,3 +140,35 @@ def _jobs(address: str) -> Any:
     from cluster.access import connect
 
     return connect(address)
+
+
+def doctor(
+    address: Annotated[
+        str,
+        typer.Option(
+            help="A cluster's dashboard; or auto: the cluster that this machine is part of; else this machine."
+        ),
+    ] = "",
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at what a run needs, before it costs anything; exit status 1 if something is wrong."""
+    from cluster.doctor.examine import by_job, here, in_ray
+    from engine.settings import load_config
+
+    settings = load_config(config) if config is not None else None
+    if address == "auto":
+        from cluster.join import joined_ray
+
+        with joined_ray():
+            found = in_ray(settings)
+    else:
+        found = by_job(address, settings) if address else here(settings)
+    if as_json:
+        print_json({"findings": [dataclasses.asdict(finding) for finding in found]})
+    else:
+        for finding in found:
+            tell(str(finding))
+        if settings is None:
+            say("with --config FILE storage, model and attention are looked at, too")
+    raise typer.Exit(0 if all(finding.ok for finding in found) else 1)
