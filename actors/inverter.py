@@ -147,12 +147,12 @@ class Inverter:
     def _invert(self, images: _Images, batch: list[int]) -> list[bytes]:
         latents = self._backbone.encode(np.stack([images.pixels[row] for row in batch]))
         if self._grid is None:
-            return [save_tensors({"latent": latent}) for latent in latents.cpu().numpy()]
+            return [_packed(latent=latent) for latent in latents.cpu().numpy()]
         prompts = [images.task["prompt"][row] for row in batch]
         noise = self._noise([images.task["sha256"][row] for row in batch]) if self._diffused else None
         inversions = invert(self._backbone, latents, prompts, self._grid, self._diffused, noise)
         pairs = zip(latents.cpu().numpy(), inversions.cpu().numpy(), strict=True)
-        return [save_tensors({"latent": latent, "inversion": inversion}) for latent, inversion in pairs]
+        return [_packed(latent=latent, inversion=inversion) for latent, inversion in pairs]
 
     def _noise(self, hashes: list[str]) -> torch.Tensor:
         # An image's noise is its own, so that its inversion is the same in every run and batch.
@@ -185,6 +185,12 @@ class Inverter:
 def batch_name(task: dict[str, Any]) -> str:
     """Names a batch by what is to be done, so that a later run of the same batch finds its journal."""
     return digest(task["url"], task["key"], task["signature"])[:16]
+
+
+def _packed(**arrays: np.ndarray) -> bytes:
+    # safetensors writes an array's memory as it lies, and says nothing when that is not its order: a model that
+    # computes with channels last would leave every number in another's place.
+    return save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
 
 def read_inversion(storage: Storage, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,10 @@ from engine.prompts import plain_prompt
 from engine.source import Source, SourceImage
 from engine.targets import limits, targets
 
+LATENTS_STORED = 2
+"""How latents and inversions lie in their files: 2, in their order. Until then a model that computes with channels
+last, as the autoencoder does, had them stored in the order of its memory, and rows began from scattered numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -240,6 +244,7 @@ class Plan:
         inversion = config.inversion.named() if self.arm.takes == "inversions" else None
         return {
             **named(config.source.fit),
+            **({} if self.arm.takes == "nothing" else {"latents": LATENTS_STORED}),
             "kind": self.arm.name,
             "weights": self.weights,
             "dtype": config.backbone.dtype,
@@ -259,14 +264,14 @@ class Plan:
             return ""
         if self.arm.takes == "latents":
             config = self.config
-            base = [self.weights, config.backbone.dtype, config.inversion.micro_batch]
+            base = [LATENTS_STORED, self.weights, config.backbone.dtype, config.inversion.micro_batch]
             return digest("latent", base, image.sha256, *named(config.source.fit).items())[:40]
         base = self._inversion_base(self.learned.concepts_of(self.source.classes[image.label]))
         return digest(base, image.sha256, self._prompts[image.label])[:40]
 
     def _inversion_base(self, concepts: str) -> list[Any]:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
-        base = [self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
+        base = [LATENTS_STORED, self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
         base += [["diffuse", inversion.diffuse]] if inversion.diffuse else []
         base += [concepts] if concepts else []
         return [*base, *named(self.config.source.fit).items()]

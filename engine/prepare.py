@@ -19,12 +19,12 @@ from engine.config import OFF, UNSAID, Config
 from engine.defaults import resolve, with_values
 from engine.licences import licence_at
 from engine.plan import Plan
-from engine.run import DIGESTS, EMBEDDER, WEIGHTS, Run, known_source, plan_of
+from engine.run import DIGESTS, EMBEDDER, LATENTS, WEIGHTS, Run, known_source, plan_of
 from engine.scan import LookAt, Reading, read_source
 from engine.settings import from_flat
 from engine.source import Source
 
-_UNNAMED = {**UNSAID, **{key: value for key, value in Config().flat().items() if key.startswith("arm.")}}
+_UNNAMED = {LATENTS: 1, **UNSAID, **{key: value for key, value in Config().flat().items() if key.startswith("arm.")}}
 """What an identity means by what it does not name (`Config.identity`)."""
 
 _MAY_STAND_THERE = frozenset({layout.OWN, layout.DEMO_SOURCE})

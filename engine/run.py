@@ -21,7 +21,7 @@ from engine.growth import Growth
 from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
 from engine.next_wave import next_wave
-from engine.plan import Plan
+from engine.plan import LATENTS_STORED, Plan
 from engine.seasons import CONCEPTS, fitted, growths_of, learned_of, source_of
 from engine.source import Source
 
@@ -32,7 +32,9 @@ EMBEDDER = "embedder_weights"
 """The same for the model that near-copies are recognised by."""
 SUFFIXES = "suffixes_digest"
 """The same for the contexts that were found in the source."""
-DIGESTS = (WEIGHTS, EMBEDDER, CONCEPTS, SUFFIXES)
+LATENTS = "latents"
+"""Key for how the arm's latents and inversions are stored: `engine.plan.LATENTS_STORED`."""
+DIGESTS = (WEIGHTS, EMBEDDER, CONCEPTS, SUFFIXES, LATENTS)
 CONCEPTS_FROM = "learn.concepts"
 GIVEN = "given"
 """Stands in the log for the URL of concepts that the user gave."""
@@ -83,8 +85,10 @@ class Run:
         same; learning them, being given them and doing without are not."""
         learned = learned_of(self.history, 0) or self.plan.learned
         digests = {EMBEDDER: self.plan.embedder, CONCEPTS: learned.concepts, SUFFIXES: learned.suffixes_digest}
-        present = {key: value for key, value in digests.items() if value}
+        present: dict[str, Any] = {key: value for key, value in digests.items() if value}
         kind = {CONCEPTS_FROM: concepts_from(self.config)}
+        if self.plan.arm.takes != "nothing":
+            present[LATENTS] = LATENTS_STORED
         return {**self.config.identity(), **kind, WEIGHTS: self.plan.weights, **present}
 
     def learn(self, learned: Learned) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from actors import failures, shield
 from actors.attempts import Journal, Process, of_chunk
@@ -21,6 +22,7 @@ from actors.inverter import Inverter, InverterSpec, read_inversion
 from diffii.dataset import layout, staged
 from diffii.dataset.log import WaveEntry
 from diffii.dataset.patience import patiently
+from diffii.denoise import denoise
 from diffii.errors import ModelError, OutputError, SourceError
 from engine.inversions import missing_tasks, task_table
 from engine.next_wave import first_wave
@@ -353,6 +355,23 @@ def test_inversions_are_cached_by_content_and_the_same_twice(run: tuple[Run, Wav
     prepared.storage.remove(layout.inversion(key))
     invert(prepared)
     assert read_inversion(prepared.storage, key)[1].tobytes() == inversion.tobytes()
+
+
+def test_what_is_stored_of_an_image_is_that_image(run: tuple[Run, WaveEntry], generator: Generator) -> None:
+    """Number by number: the autoencoder hands its latents over with channels last in memory."""
+    prepared, backbone = run[0], generator._backbone
+    grid, prompts = backbone.grid(SETTINGS["inversion.steps"], "matched"), []
+    stored, shown = [], []
+    for item, image in zip(prepared.plan.inversions(), prepared.source.images, strict=True):
+        stored.append(read_inversion(prepared.storage, item.key))
+        shown.append(np.asarray(Image.open(f"{prepared.source.url}/{image.where}").convert("RGB"), dtype=np.float32))
+        prompts.append(item.prompt)
+    latents, inversions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*stored, strict=True))
+    seen = np.clip(backbone.decode(latents), 0, 1) * 255
+    assert np.abs(seen - shown).mean() < 12
+    back = denoise(backbone, inversions, prompts, prompts, grid, 1.0, 1.0)
+    near = np.abs((np.clip(backbone.decode(back), 0, 1) * 255)[:, None] - np.stack(shown)[None]).mean((2, 3, 4))
+    assert (near.argmin(1) == np.arange(len(shown))).all(), "an inversion leads back to its own image"
 
 
 def test_a_source_image_that_changed_is_named(run: tuple[Run, WaveEntry], tmp_path: Path) -> None:
