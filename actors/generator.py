@@ -38,6 +38,7 @@ from diffii.features import perceptual_hash
 from diffii.hashing import sha256
 from diffii.image_checks import fault
 from diffii.images import Encoding, encode
+from diffii.kinds import Solver
 from diffii.schedule import Spacing
 
 ENCODE_THREADS = 2
@@ -53,6 +54,9 @@ class GeneratorSpec(ActorSpec):
     spacing: Spacing
     split: float
     guidance: float
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Shares of the path between which there is guidance."""
+    solver: Solver = "ddim"
     norm: Norm
     encoding: Encoding
     quality: int | None = None
@@ -215,7 +219,18 @@ class Generator:
         steps = [starts[i].at.steps for i in batch]
         plain = [rows[i]["plain_prompt"] for i in batch]
         suffixed = [rows[i]["suffix_prompt"] for i in batch]
-        latents = denoise(self._backbone, noise, plain, suffixed, self._grid, spec.split, spec.guidance, steps)
+        latents = denoise(
+            self._backbone,
+            noise,
+            plain,
+            suffixed,
+            self._grid,
+            spec.split,
+            spec.guidance,
+            steps,
+            interval=spec.interval,
+            solver=spec.solver,
+        )
         return self._backbone.decode(latents)
 
     # -- finishing in threads ---------------------------------------------------------------------------------------

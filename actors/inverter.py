@@ -34,6 +34,7 @@ from diffii.features import perceptual_hash
 from diffii.hashing import digest, seed64, sha256
 from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit
 from diffii.invert import invert
+from diffii.kinds import Solver
 from diffii.schedule import Spacing, steps_within
 from diffii.sources import opener
 
@@ -50,6 +51,7 @@ class InverterSpec(ActorSpec):
     spacing: Spacing
     diffuse: float = 0.0
     """Share of the noise path that is diffused forwards instead of inverted."""
+    solver: Solver = "ddim"
     fit: Fit = "crop"
     """How images become square."""
 
@@ -150,7 +152,9 @@ class Inverter:
             return [_packed(latent=latent) for latent in latents.cpu().numpy()]
         prompts = [images.task["prompt"][row] for row in batch]
         noise = self._noise([images.task["sha256"][row] for row in batch]) if self._diffused else None
-        inversions = invert(self._backbone, latents, prompts, self._grid, self._diffused, noise)
+        inversions = invert(
+            self._backbone, latents, prompts, self._grid, self._diffused, noise, solver=self._spec.solver
+        )
         pairs = zip(latents.cpu().numpy(), inversions.cpu().numpy(), strict=True)
         return [_packed(latent=latent, inversion=inversion) for latent, inversion in pairs]
 

@@ -1,4 +1,4 @@
-"""Images -> latents -> inversions: DDIM run backwards, without guidance (Diff-II, section 3.2).
+"""Images -> latents -> inversions: sampling run backwards, without guidance (Diff-II, section 3.2).
 
 The first steps may be diffusion forwards instead ("There and Back Again", ICLR 2026). Near the clean end a model's
 answer hardly depends on noise, so steps taken there carry the image's smooth areas up into the inversion: it is
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from diffii.backbone import Backbone
-from diffii.schedule import Grid, ddim_move
+from diffii.kinds import Solver
+from diffii.schedule import Grid
+from diffii.solver import path
 
 
 @torch.inference_mode()
@@ -24,6 +26,8 @@ def invert(
     grid: Grid,
     diffused: int = 0,
     noise_BCHW: Tensor | None = None,
+    *,
+    solver: Solver = "ddim",
 ) -> Tensor:
     """Climb from clean float32 latents to the top of `grid`, each row under its own plain prompt.
 
@@ -38,10 +42,11 @@ def invert(
             raise ValueError(f"{diffused} steps are to be diffused, and there is no noise to do it with")
         alpha = grid.alphas[diffused - 1]
         x = alpha**0.5 * x + (1 - alpha) ** 0.5 * noise_BCHW.to(backbone.device)
+    way = path(solver)
     for index in range(diffused, grid.steps):
         timestep, below = grid.timesteps[index], grid.below(index)
         epsilon = backbone.epsilon(x, timestep, below, text)
-        x = ddim_move(x, epsilon, below, grid.alphas[index])
+        x = way.move(x, epsilon, below, grid.alphas[index])
     return x
 
 

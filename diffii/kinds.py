@@ -6,3 +6,4 @@ from typing import Literal
 
 Attention = Literal["auto", "xformers", "sdpa"]
 DTypeName = Literal["auto", "fp16", "bf16", "fp32"]
+Solver = Literal["ddim", "dpm++"]

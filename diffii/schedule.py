@@ -57,13 +57,13 @@ def steps_within(grid: Grid, share: float) -> int:
     return sum(t + 1 <= boundary for t in grid.timesteps)
 
 
-def suffix_stage(grid: Grid, split: float) -> tuple[bool, ...]:
-    """For each timestep of the grid: is it in the first stage, whose prompt has the suffix?
+def first_stage(grid: Grid, share: float) -> tuple[bool, ...]:
+    """For each timestep of the grid: is it in the first `share` of the path, in [0, 1], counted from the noise end?
 
-    The first stage is t >= T (1 - s), with s = `split` in [0, 1] counted from the noise end (section 3.3; the text
-    of the paper states it backwards). Compared as exact fractions: 1000 x (1 - 0.3) in floats may miss t = 700.
+    That is t >= T (1 - share), as of the stage whose prompt has the suffix (section 3.3; the text of the paper states
+    it backwards). Compared as exact fractions: 1000 x (1 - 0.3) in floats may miss t = 700.
     """
-    boundary = grid.train_timesteps * (1 - Fraction(repr(float(split))))
+    boundary = grid.train_timesteps * (1 - Fraction(repr(float(share))))
     return tuple(t >= boundary for t in grid.timesteps)
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from diffii.arms import ARMS, DIFF_II
 from diffii.circle import Norm
 from diffii.images import MAX_BYTES, MAX_PIXELS, PILLOW_PIXELS, Fit
-from diffii.kinds import Attention, DTypeName
+from diffii.kinds import Attention, DTypeName, Solver
 
 AUTO, OFF = "auto", "off"
 DIFFUSION, OWN = "diffusion", "source"
@@ -208,7 +208,9 @@ class InversionConfig(_Group):
     """`reference`: 200 steps on the leading grid, as the published code does, for sampling too. That code also
     stretches images: `source.fit=stretch`."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    """DDIM steps from an image to its inversion."""
+    """Steps from an image to its inversion."""
+    solver: Solver = "ddim"
+    """How a step is taken: `ddim`, or `dpm++` (DPM-Solver++ 2M), which needs fewer of them."""
     diffuse: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.04
     """Share of the noise path, from the image on, that is diffused forwards instead of inverted; 0 inverts all of it.
     It makes inversions as long and as white as noise, and images of the right class more frequent."""
@@ -219,19 +221,34 @@ class InversionConfig(_Group):
     """Rows of every model call while inverting."""
 
     def named(self) -> dict[str, Any]:
-        """The settings as recipes name them: rows that nothing was diffused for are named as before it could be."""
-        return self.model_dump(exclude=None if self.diffuse else {"diffuse"})
+        """The settings as recipes name them: what is as before it could be set is not named."""
+        return _without(self.model_dump(), {"diffuse": 0.0, "solver": "ddim"})
 
 
 class GenerationConfig(_Group):
     steps: Annotated[int, Field(ge=1, le=1000)] = 25
-    """DDIM steps from a circle point to an image."""
+    """Steps from a circle point to an image."""
+    solver: Solver = "ddim"
+    """As for inversion."""
     guidance_scale: Annotated[float, Field(ge=1.0, le=50.0)] = 7.5
     """Classifier-free guidance; 1 is none and halves the model's work."""
+    guidance_interval: list[Annotated[float, Field(ge=0.0, le=1.0)]] = Field(default=[0.0, 1.0])
+    """Shares of the path, counted from the noise end, between which there is guidance; other steps cost half."""
     split: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     """Fraction of the path, counted from the noise end, whose prompt has the suffix."""
     micro_batch: Count = 16
     """Images of every model call while generating (twice as many rows under guidance)."""
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _interval_has_two_ends(cls, value: list[float]) -> list[float]:
+        if len(value) != 2 or value[0] >= value[1]:
+            raise ValueError("must be two shares of the path, the smaller one first, such as [0.2, 0.8]")
+        return value
+
+    def named(self) -> dict[str, Any]:
+        """The settings as recipes name them: what is as before it could be set is not named."""
+        return _without(self.model_dump(), {"solver": "ddim", "guidance_interval": [0.0, 1.0]})
 
 
 class ArmConfig(_Group):
@@ -372,7 +389,15 @@ class Config(_Group):
 
 GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.target", "expansion.max_attempts"})
 """May change upwards: more rows of the same plan, which `engine.next_wave` holds every class to."""
-UNSAID: dict[str, Any] = {"source.fit": "crop", "inversion.diffuse": 0.0, "output.quality": None, "output.mark": False}
+UNSAID: dict[str, Any] = {
+    "source.fit": "crop",
+    "inversion.diffuse": 0.0,
+    "inversion.solver": "ddim",
+    "generation.solver": "ddim",
+    "generation.guidance_interval": [0.0, 1.0],
+    "output.quality": None,
+    "output.mark": False,
+}
 """What a log means that does not name these keys: it was begun when rows were as these values make them."""
 OPERATIONAL = frozenset(
     {"source.url", "source.license", "source.images", "source.split", "source.holdout_split"}
@@ -384,3 +409,7 @@ OPERATIONAL = frozenset(
 )
 """Free: no byte depends on them. Source, model and concepts are identified by what they hold, not by where they lie;
 of a service that condenses captions, its answer is what counts."""
+
+
+def _without(values: dict[str, Any], unsaid: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in unsaid or value != unsaid[key]}

@@ -18,11 +18,12 @@ import torch
 from actors.model import ModelSpec, load
 from diffii.contexts.candidates import default_candidates
 from diffii.contexts.diffusion import DiffusionSettings, rows_per_image
-from diffii.denoise import denoise
+from diffii.denoise import denoise, guided_steps
 from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
 from diffii.images import encode
 from diffii.invert import invert
+from diffii.schedule import steps_within
 from engine.caption_stage import by_diffusion, wanted
 from engine.concept_stage import learn_settings
 from engine.config import AUTO, Config
@@ -31,7 +32,7 @@ from engine.prepare import make_plan, prepare
 from engine.run import Run
 from engine.seasons import news
 from engine.source import Source
-from engine.specs import embedder, model_spec, spacing
+from engine.specs import embedder, guidance_interval, model_spec, spacing
 
 RAY_SECONDS = 7.0
 """Starting and ending a local Ray, from 2.60 on two cores; a running cluster needs none of it."""
@@ -50,7 +51,12 @@ class Speed:
 
     load: float
     inversion_call: float
-    generation_call: float
+    inversion_steps: float
+    """Steps of an inversion that ask the model."""
+    generation_row: float
+    """Of a row of the U-Net."""
+    generation_rows: float
+    """Rows of the U-Net for an image."""
     finish_image: float
     sign_image: float
     """To embed an image for `dedup`; 0 without an embedder."""
@@ -105,26 +111,25 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     rows = plan.row_count(wave) - decided * resolved.commit.chunk_size if wave else 0
     chunks = plan.chunk_count(wave) - decided if wave else 0
     inversion, generation = resolved.inversion, resolved.generation
-    climbs = inversion.steps if plan.arm.takes == "inversions" else 0
-    inversion_calls = math.ceil(images / inversion.micro_batch) * climbs
     full, rest = divmod(rows, resolved.commit.chunk_size)
     batches = full * math.ceil(resolved.commit.chunk_size / generation.micro_batch)
     batches += math.ceil(rest / generation.micro_batch)
     generation_calls = batches * generation.steps
     speed = calibrate(model_spec(resolved), resolved, min(actors, max(1, chunks)))
+    climbs = round(speed.inversion_steps) if plan.arm.takes == "inversions" else 0
+    inversion_calls = math.ceil(images / inversion.micro_batch) * climbs
     workers = max(1, min(actors, chunks))
     # The slowest actor decides: whole chunks, and whole batches of images, are dealt out.
     inversion_rounds = math.ceil(math.ceil(images / inversion.micro_batch) / workers)
     invert_seconds = inversion_rounds * (climbs * speed.inversion_call + inversion.micro_batch * speed.sign_image)
     # Embedding pads as the model does; encoding and hashing take each image for itself.
-    batch_seconds = generation.steps * speed.generation_call + generation.micro_batch * speed.sign_image
+    batch_rows = generation.micro_batch * round(speed.generation_rows)
+    batch_seconds = batch_rows * speed.generation_row + generation.micro_batch * speed.sign_image
     generate_seconds = (batches * batch_seconds + rows * speed.finish_image) / workers
     fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
-    guided = 1 if generation.guidance_scale == 1.0 else 2
-    row_seconds = speed.generation_call / (generation.micro_batch * guided)
     captions = images if known or learns else 0
-    caption_seconds = captions * _caption_rows(resolved, source) * row_seconds / workers
-    learn_seconds = LEARN_ROW * _learn_rows(resolved) * row_seconds if learns else 0.0
+    caption_seconds = captions * _caption_rows(resolved, source) * speed.generation_row / workers
+    learn_seconds = LEARN_ROW * _learn_rows(resolved) * speed.generation_row if learns else 0.0
     fixed += sum(STAGE_SECONDS + speed.load for seconds in (caption_seconds, learn_seconds) if seconds)
     return Estimate(
         classes=len(source.classes),
@@ -133,7 +138,7 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
         synthetic_images=rows,
         chunks=chunks,
         unet_calls=inversion_calls + generation_calls,
-        unet_rows=inversion_calls * inversion.micro_batch + generation_calls * generation.micro_batch * guided,
+        unet_rows=inversion_calls * inversion.micro_batch + batches * batch_rows,
         actors=workers,
         device=device,
         images_per_second=rows / generate_seconds if rows else 0.0,
@@ -181,6 +186,9 @@ def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
     start = torch.randn(inversion.micro_batch, *backbone.latent_shape)
     prompts = ["a photo", "a photo on grass"]
     short = backbone.grid(4, spacing(config))
+    climb, descent = (backbone.grid(steps, spacing(config)) for steps in (inversion.steps, generation.steps))
+    guided = guided_steps(descent, generation.guidance_scale, guidance_interval(config))
+    together = 1 if generation.guidance_scale == 1.0 else 2
 
     def one_inversion() -> None:
         invert(backbone, start, [prompts[0]] * inversion.micro_batch, short)
@@ -199,7 +207,9 @@ def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
     return Speed(
         load=loaded,
         inversion_call=_seconds(one_inversion) / 4,
-        generation_call=_seconds(one_generation) / 4,
+        inversion_steps=climb.steps - steps_within(climb, inversion.diffuse),
+        generation_row=_seconds(one_generation) / (4 * together * generation.micro_batch),
+        generation_rows=len(guided) + sum(guided),
         finish_image=finish,
         sign_image=_seconds(lambda: signer.signatures(pixels), 0.5) / len(pixels) if signer else 0.0,
         image_bytes=float(np.mean([len(item) for item in data])),

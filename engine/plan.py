@@ -249,7 +249,7 @@ class Plan:
             "weights": self.weights,
             "dtype": config.backbone.dtype,
             "inversion": inversion,
-            "generation": config.generation.model_dump(),
+            "generation": config.generation.named(),
         }
 
     @cached_property
@@ -273,6 +273,7 @@ class Plan:
         inversion, dtype = self.config.inversion, self.config.backbone.dtype
         base = [LATENTS_STORED, self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
         base += [["diffuse", inversion.diffuse]] if inversion.diffuse else []
+        base += [["solver", inversion.solver]] if inversion.solver != "ddim" else []
         base += [concepts] if concepts else []
         return [*base, *named(self.config.source.fit).items()]
 

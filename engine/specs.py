@@ -35,6 +35,7 @@ def inverter_spec(run: Run) -> InverterSpec:
         steps=config.inversion.steps if run.plan.arm.takes == "inversions" else 0,
         spacing=spacing(config),
         diffuse=config.inversion.diffuse,
+        solver=config.inversion.solver,
         fit=config.source.fit,
         micro_batch=config.inversion.micro_batch,
         embedder=embedder(config),
@@ -54,6 +55,8 @@ def generator_spec(run: Run) -> GeneratorSpec:
         spacing=spacing(config),
         split=config.generation.split,
         guidance=config.generation.guidance_scale,
+        interval=guidance_interval(config),
+        solver=config.generation.solver,
         norm=config.inversion.norm,
         micro_batch=config.generation.micro_batch,
         encoding=config.output.encoding,
@@ -73,6 +76,11 @@ def concepts_url(run: Run) -> str:
 
 def embedder(config: Config) -> str | None:
     return None if config.dedup.embedder == OFF else config.dedup.embedder
+
+
+def guidance_interval(config: Config) -> tuple[float, float]:
+    first, last = config.generation.guidance_interval
+    return first, last
 
 
 def spacing(config: Config) -> Spacing:

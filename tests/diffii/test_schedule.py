@@ -11,7 +11,7 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffii.schedule import Grid, ddim_move, make_grid, steps_within, suffix_stage, to_epsilon
+from diffii.schedule import Grid, ddim_move, first_stage, make_grid, steps_within, to_epsilon
 
 SD = {
     "num_train_timesteps": 1000,
@@ -58,7 +58,7 @@ def test_a_grid_needs_between_one_and_all_timesteps() -> None:
 @pytest.mark.parametrize(("split", "count"), [(0.0, 0), (0.04, 1), (0.1, 3), (0.3, 8), (0.5, 13), (1.0, 25)])
 def test_stage_boundary(split: float, count: int) -> None:
     # 25 steps at t = 39, 79, ..., 999: the first stage is t >= 1000 (1 - s).
-    stage = suffix_stage(grid(25), split)
+    stage = first_stage(grid(25), split)
     assert sum(stage) == count
     assert stage == tuple(sorted(stage)), "the suffix rules the noisy end"
 
@@ -67,7 +67,7 @@ def test_stage_boundary(split: float, count: int) -> None:
 def test_stage_boundary_is_exact_at_every_split(hundredths: int) -> None:
     every = Grid(tuple(range(1000)), tuple([0.5] * 1000), 1.0, 1000)
     first = 1000 - Fraction(hundredths, 100) * 1000
-    assert suffix_stage(every, hundredths / 100) == tuple(t >= first for t in range(1000))
+    assert first_stage(every, hundredths / 100) == tuple(t >= first for t in range(1000))
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.039, 0), (0.04, 1), (0.12, 3), (0.28, 7), (1.0, 25)])

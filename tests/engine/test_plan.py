@@ -321,7 +321,7 @@ def test_plain_prompts(name: str, prompt: str) -> None:
 def test_auto_takes_the_embedded_model_for_the_embedded_classes_only() -> None:
     ours = resolve(Config(), ("Bag", "Coat"))
     assert ours.backbone.model == "garments"
-    assert ours.generation.guidance_scale == 3.0
+    assert ours.generation.guidance_scale == 1.5
     assert plain_prompt(ours, "Coat") == "a photo of a top"
     other = resolve(Config(), ("Bag", "sparrow"))
     assert other.backbone.model.startswith("stable-diffusion-v1-5/")
