@@ -116,7 +116,7 @@ def test_corruption_gives_an_image_or_a_reason_and_nothing_else(name: str) -> No
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_noise_is_no_image(data: bytes) -> None:
     assert reason(data)
 
@@ -286,7 +286,7 @@ def test_fit_keeps_the_aspect() -> None:
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.sampled_from(FITS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fit_gives_a_square_of_bytes(width: int, height: int, size: int, how: Fit) -> None:
     fitted = fit(photo(width, height), size, how)
     assert fitted.shape == (size, size, 3) and fitted.dtype == np.uint8

@@ -82,7 +82,7 @@ def test_without_a_step_before_it_is_ddim() -> None:
 
 
 @given(place=st.integers(0, 10), rows=st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_row_that_begins_later_goes_as_if_it_were_alone(place: int, rows: int) -> None:
     """Until its first step a row waits beside mates that are on their way; nothing of theirs reaches it."""
     grid = make_grid(ALPHAS, 1.0, 11, "matched")

@@ -68,7 +68,7 @@ def accepted(reasons: list[str | None]) -> np.ndarray:
     return np.flatnonzero([reason is None for reason in reasons])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), radius=st.integers(0, 12), cuts=st.lists(st.integers(0, 60), max_size=6))
 def test_decisions_are_the_written_rule_whatever_the_chunks(seed: int, radius: int, cuts: list[int]) -> None:
     rng = np.random.default_rng(seed)
@@ -82,7 +82,7 @@ def test_decisions_are_the_written_rule_whatever_the_chunks(seed: int, radius: i
     assert None in decided and NEAR_COPY in decided  # the cases above are no trivial ones
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32), stop=st.integers(0, 120))
 def test_an_index_rebuilt_from_accepted_rows_goes_on_as_the_first_would(seed: int, stop: int) -> None:
     rng = np.random.default_rng(seed)

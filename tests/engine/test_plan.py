@@ -118,7 +118,7 @@ def test_a_total_per_class_takes_the_place_of_a_factor_only_upwards() -> None:
         after(make([2, 6], expansion__target=35), waves, [10, 30])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any),
     steps=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([1.0, 1.1, 1.5, 2.0])), min_size=2, max_size=4),

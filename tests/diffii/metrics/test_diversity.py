@@ -29,7 +29,7 @@ def test_two_directions_by_hand() -> None:
 
 
 @given(st.integers(2, 12), st.integers(1, 30), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_limits_order_and_length_do_not_matter(rows: int, columns: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, columns))
