@@ -204,9 +204,9 @@ class BackboneConfig(_Group):
 
 
 class InversionConfig(_Group):
-    preset: Literal["matched", "reference"] = "matched"
+    preset: Literal["matched", "fast", "reference"] = "matched"
     """`reference`: 200 steps on the leading grid, as the published code does, for sampling too. That code also
-    stretches images: `source.fit=stretch`."""
+    stretches images: `source.fit=stretch`. `fast`: fewer and cheaper steps, for sampling too."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Steps from an image to its inversion."""
     solver: Solver = "ddim"

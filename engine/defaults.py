@@ -21,6 +21,14 @@ REFERENCE: dict[str, Any] = {
 }
 """The published code's numbers; its leading grid comes with the preset's name."""
 
+FAST: dict[str, Any] = {
+    "inversion.steps": 20,
+    "inversion.diffuse": 0.05,
+    "generation.steps": 15,
+    "generation.solver": "dpm++",
+    "generation.guidance_interval": [0.2, 0.7],
+}
+
 GARMENTS: dict[str, Any] = {
     "prompts.template": TEMPLATE,
     "prompts.class_names": COARSE_OF,
@@ -28,6 +36,9 @@ GARMENTS: dict[str, Any] = {
 }
 """The embedded model knows five coarse words; at 32 px a guidance of 7.5 burns the colours, and 1.5 taught classifiers
 more than 3 (tests/bench/NOTES.md)."""
+
+BROUGHT = {"garments": GARMENTS, "reference": REFERENCE, "fast": FAST}
+"""All that `resolve` may put in the place of a default."""
 
 
 def resolve(config: Config, classes: tuple[str, ...]) -> Config:
@@ -39,8 +50,7 @@ def resolve(config: Config, classes: tuple[str, ...]) -> Config:
     values: dict[str, Any] = {}
     if model == EMBEDDED:
         values |= GARMENTS
-    if config.inversion.preset == "reference":
-        values |= REFERENCE
+    values |= {"reference": REFERENCE, "fast": FAST}.get(config.inversion.preset, {})
     return from_flat({**values, **explicit, "backbone.model": model})
 
 
