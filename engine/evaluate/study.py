@@ -13,8 +13,10 @@ from diffii.errors import ConfigError
 from diffii.hashing import digest
 from diffii.protocols.task import Task
 from engine.config import GROWABLE, Config
-from engine.defaults import explicit_keys, with_values
+from engine.defaults import BROUGHT, explicit_keys, with_values
 from engine.evaluate.tasks import TUNING_SEED, Questions, own_images
+from engine.plan import LATENTS_STORED
+from engine.run import LATENTS
 
 REAL, MIXUP, CUTMIX = "real", "mixup", "cutmix"
 BLENDS: dict[str, Blend] = {MIXUP: "mixup", CUTMIX: "cutmix"}
@@ -106,6 +108,8 @@ class Study:
         config = with_values(self.config, {**self._unmarked, "arm.name": arm})
         chosen = {**config.identity(), **{key: config.flat()[key] for key in sorted(GROWABLE)}}
         chosen |= {"learn.concepts": config.learn.concepts}
+        # What `auto` means, and how a row's beginning is stored, may differ from one version to the next.
+        chosen |= {"brought": BROUGHT, LATENTS: LATENTS_STORED}
         return digest({key: value for key, value in chosen.items() if key not in _OF_A_SEED})[:8]
 
     @property
