@@ -127,6 +127,11 @@ def _answers(log: str) -> Sequence[Finding]:
         if line.startswith('{"findings"'):
             return [Finding(**fields) for fields in json.loads(line)["findings"]]
     last = (log.strip().splitlines() or ["no word"])[-1]
+    if "No module named" in last:
+        mend = (
+            "install diffii in the environment in which `ray start` is called, and activate it: jobs run its `python`"
+        )
+        return [Finding("cluster", f"the cluster's python does not know diffii: {last}", mend)]
     return [
         Finding("cluster", f"the job that was to look there did not: {last}", "run this image's doctor there by hand")
     ]

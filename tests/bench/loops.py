@@ -92,7 +92,7 @@ class Loop:
             self._model, dtype=self._dtype, local_files_only=True, safety_checker=None, requires_safety_checker=False
         )
         self._pipeline = pipeline.to(self._device)
-        self._scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        self._scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
         self._alphas = self._scheduler.alphas_cumprod.double().tolist()
 
     def _text(self, prompts: list[str]) -> Tensor:
