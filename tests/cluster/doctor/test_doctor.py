@@ -28,6 +28,9 @@ def test_a_model_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert wrong(check_model(from_flat({"backbone.model": str(tmp_path)})), "no model_index.json in it")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert wrong(check_model(from_flat({"backbone.model": "nobody/nothing"})), "HF_HUB_OFFLINE forbids it")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert wrong(check_model(from_flat({"backbone.model": "nobody/nothing"})), "not to be had from the hub: ConnectE")
     (tmp_path / "model_index.json").write_text("{}")
     assert wrong(check_model(from_flat({"backbone.model": str(tmp_path)})), "is incomplete")
     assert check_model(from_flat({"backbone.model": str(EMBEDDED_DIR)})).ok
