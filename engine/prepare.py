@@ -105,6 +105,8 @@ def _check_same(run: Run) -> None:
     if first is None:
         raise OutputError(f"{run.storage.url}: log entry 0 does not open a data set; restore it from a copy")
     there, now = ({**_UNNAMED, **identity} for identity in (first.identity, run.identity))
+    if there["arm.name"] != now["arm.name"]:
+        now[LATENTS] = there[LATENTS]  # another arm may store none, which is no further change
     changes = [
         f"{key}: {there.get(key)!r} there, {now.get(key)!r} now"
         for key in {**there, **now}
