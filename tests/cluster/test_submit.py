@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.access import connect
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
-from diffii.errors import ClusterError
 from engine.run_id import identity_digest, run_id
 from engine.settings import from_flat
 from engine.verify import verify
@@ -47,19 +45,23 @@ def test_settings_that_may_not_change_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("ray://127.0.0.1:10001", r"Ray Client \(ray://\) is not used"),
+        ("ray://127.0.0.1:10001", "Ray Client (ray://) is not used"),
         ("127.0.0.1:8265", "must be the dashboard's"),
         ("http://203.0.113.7:8265", "the token would go over the network for everybody to read; open a tunnel"),
         ("http://127.0.0.1:1", "does not answer; is the cluster up, and the tunnel open"),
     ],
 )
-def test_an_address_that_will_not_do_is_said(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
-    with pytest.raises(ClusterError, match=said):
-        connect(address)
+def test_an_address_that_will_not_do_is_said(address: str, said: str) -> None:
+    # In a process of its own: Ray keeps one token for a process, and a Ray that runs in this one needs another.
+    done = subprocess.run(
+        diffii("cluster", "status", "any", "--address", address),
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 2 and said in " ".join(done.stderr.split()), done.stderr
 
 
 @pytest.fixture(scope="module")
