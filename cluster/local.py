@@ -13,6 +13,7 @@ import ray
 from ray._private import worker
 
 from cluster.authentication import read_environment
+from diffii.errors import ClusterError
 
 SPARE_CPUS = 2
 """Logical CPUs beyond the actors' own: Ray Data's small tasks must run while every actor is busy."""
@@ -27,7 +28,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None]:
-    """Start Ray for one command, with room for `actors` CPU actors (one per core by default)."""
+    """Start Ray for one command, with room for `actors` CPU actors (one per core by default). Raises ClusterError."""
     environment = {
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's servers listen on every interface, and without a token whoever reaches them can run code here. The token
@@ -41,7 +42,7 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
     }
     os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
     read_environment()
-    with contextlib.nullcontext() if verbose else _stderr_closed():
+    with contextlib.nullcontext() if verbose else _stderr_closed(), _starting():
         ray.init(
             # `local`: without it Ray joins any cluster that was ever started on this machine.
             address="local",
@@ -58,6 +59,19 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
     finally:
         with contextlib.nullcontext() if verbose else _stderr_closed():
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Ray has no class of its own for it
+        if "timed out during startup" not in str(error):
+            raise
+        raise ClusterError(
+            "Ray did not start within its 30 seconds: this machine is too busy, or short of memory; run the same "
+            "command again when it is less so"
+        ) from error
 
 
 def hide_reports() -> None:

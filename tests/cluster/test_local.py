@@ -1,4 +1,4 @@
-"""The local Ray: nobody without this command's token may use it."""
+"""The local Ray: nobody without this command's token may use it, and a machine too busy for it is told of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 import ray
+
+from cluster.local import local_ray
+from diffii.errors import ClusterError
 
 STRANGER = """
 import sys, ray
@@ -28,3 +32,16 @@ def test_a_stranger_without_the_token_is_refused(ray_here: None) -> None:
             check=False,
         )
         assert ("in: 1" in done.stdout) is welcome, done.stderr[-500:]
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [("The current node timed out during startup. This could happen", ClusterError), ("another thing", RuntimeError)],
+)
+def test_a_machine_too_busy_for_ray_is_said(said: str, raised: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(raised, match="too busy" if raised is ClusterError else said), local_ray():
+        pass

@@ -21,7 +21,7 @@ from engine.settings import from_flat
 from engine.verify import verify
 from tests.cluster.commands import SMALL, diffii
 from tests.cluster.commands import run as run_here
-from tests.cluster.head import Head, head
+from tests.cluster.head import Head, head, held_still
 from tests.engine.sources import garments
 
 ROWS = 400
@@ -95,6 +95,8 @@ def test_submit_follow_leave_stop_and_submit_again(running: Head, tmp_path: Path
     # Followed, and left by Ctrl-C.
     log = tmp_path / "log"
     with log.open("w") as file:
+        # Commands that a shell begins in the background ignore Ctrl-C, and so would what they begin.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         command = diffii("cluster", "submit", "--config", str(config), *settings, "--address", running.address)
         follower = subprocess.Popen(command, env=running.environment, stdout=file, stderr=file)
         _until(lambda: len(Storage(str(out)).find(layout.SIDECARS)) >= 2, lambda: follower.poll() is None, log)
@@ -108,12 +110,13 @@ def test_submit_follow_leave_stop_and_submit_again(running: Head, tmp_path: Path
     assert not [line for line in text.splitlines() if "ray" in line.lower().replace(running.address, "")], text
 
     # It goes on; a second driver is refused.
-    assert (
-        json.loads(said("status", "--json"))["runs"][0] | {"state": "running", "name": name}
-        == (json.loads(said("status", name, "--json"))["runs"][0])
-    )
-    refused = said("submit", "--config", str(config), *settings, code=2)
-    assert f"{name} is at work on {out} (running)" in refused and "stop: diffii cluster stop" in refused
+    with held_still(running, "Generator"):
+        assert (
+            json.loads(said("status", "--json"))["runs"][0] | {"state": "running", "name": name}
+            == (json.loads(said("status", name, "--json"))["runs"][0])
+        )
+        refused = said("submit", "--config", str(config), *settings, code=2)
+        assert f"{name} is at work on {out} (running)" in refused and "stop: diffii cluster stop" in refused
 
     # Stopped: it leaves politely, and nothing goes on.
     assert f"{name} is stopped; the same submit goes on from there" in said("stop", "--config", str(config))
