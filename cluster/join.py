@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster.authentication import demand_token
-from cluster.local import hide_reports
+from cluster.local import hide_reports, stderr_closed
 from diffii.errors import ClusterError
 
 KNOCK_SECONDS = 20.0
@@ -34,11 +34,12 @@ def joined_ray(verbose: bool = False) -> Iterator[None]:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         _knock(address)
-        ray.init(
-            address="auto",
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-        )
+        with contextlib.nullcontext() if verbose else stderr_closed():
+            ray.init(
+                address="auto",
+                log_to_driver=verbose,
+                logging_level=logging.INFO if verbose else logging.ERROR,
+            )
     except OSError as error:
         raise ClusterError(
             f"--address auto: no Ray answers here (RAY_ADDRESS={address}); leave --address out to start one for this "

@@ -42,7 +42,7 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
     }
     os.environ.update({key: value for key, value in environment.items() if key not in os.environ})
     read_environment()
-    with contextlib.nullcontext() if verbose else _stderr_closed(), _starting():
+    with contextlib.nullcontext() if verbose else stderr_closed(), _starting():
         ray.init(
             # `local`: without it Ray joins any cluster that was ever started on this machine.
             address="local",
@@ -57,7 +57,7 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
     try:
         yield
     finally:
-        with contextlib.nullcontext() if verbose else _stderr_closed():
+        with contextlib.nullcontext() if verbose else stderr_closed():
             ray.shutdown()
 
 
@@ -84,7 +84,7 @@ def hide_reports() -> None:
 
 
 @contextlib.contextmanager
-def _stderr_closed() -> Iterator[None]:
+def stderr_closed() -> Iterator[None]:
     """Send file descriptor 2 to nowhere: Ray's C++ side writes there whatever Python's logging is told."""
     sys.stderr.flush()
     saved = os.dup(2)

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
+import yaml
 
 PATIENCE = 120.0
 
@@ -25,6 +27,8 @@ class Head:
     address: str
     """Of the dashboard."""
     token: str
+    gcs: str = ""
+    """What a driver on this machine gives as `RAY_ADDRESS`."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -35,15 +39,19 @@ class Head:
 
 
 @contextlib.contextmanager
-def head(cpus: int = 3, gpus: int = 0) -> Iterator[Head]:
-    """Start it, and end it with all that it started."""
+def head(cpus: int = 3, gpus: int = 0, workers: Mapping[str, Any] | None = None) -> Iterator[Head]:
+    """Start it, and end it with all that it started. With `workers`, types of nodes for Ray's autoscaler to start."""
     ports = _free(5)
-    made = Head(f"http://127.0.0.1:{ports[0]}", secrets.token_hex(32))
+    made = Head(f"http://127.0.0.1:{ports[0]}", secrets.token_hex(32), f"127.0.0.1:{ports[1]}")
     # Jobs are started by `python`, which is to be this one. Names of sockets must be short.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
         # Without a folder of its own it would become what `ray.init()` joins on this machine from then on.
         Path(folder, "ray").mkdir()
+        autoscaling: list[str] = []
+        if workers is not None:
+            Path(folder, "cluster.yaml").write_text(yaml.safe_dump(_autoscaling(made.gcs, cpus, workers)))
+            autoscaling = [f"--autoscaling-config={folder}/cluster.yaml"]
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
@@ -55,9 +63,18 @@ def head(cpus: int = 3, gpus: int = 0) -> Iterator[Head]:
                     f"--num-gpus={gpus}",
                     "--object-store-memory=150000000",
                     f"--temp-dir={folder}/ray",
+                    *autoscaling,
                 ),
             ],
-            env={**made.environment, "PATH": path, "RAY_TMPDIR": folder, "RAY_BACKEND_LOG_LEVEL": "fatal"},
+            env={
+                **made.environment,
+                "PATH": path,
+                "RAY_TMPDIR": folder,
+                "RAY_BACKEND_LOG_LEVEL": "fatal",
+                "RAY_FAKE_CLUSTER": "1",
+                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+                "RAY_enable_autoscaler_v2": "0",
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -74,6 +91,41 @@ def head(cpus: int = 3, gpus: int = 0) -> Iterator[Head]:
             process.wait()
             # Some are nobody's children by now, and stay zombies where there is no init to see to them.
             psutil.wait_procs(family, timeout=3)
+
+
+def _autoscaling(gcs: str, cpus: int, workers: Mapping[str, Any]) -> dict[str, Any]:
+    """A cluster whose nodes are processes of this machine; `ray.cluster_utils` has one that ends everybody's Ray."""
+    head_type = "ray.head.default"
+    return {
+        "cluster_name": "make-believe",
+        "max_workers": 8,
+        "idle_timeout_minutes": 0.1,
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": gcs,
+            # Without these three the autoscaler looks for ssh and ends.
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "available_node_types": {
+            **workers,
+            head_type: {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0},
+        },
+        "head_node_type": head_type,
+        "upscaling_speed": 1.0,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
+    }
 
 
 @contextlib.contextmanager
