@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Head:
     token: str
     gcs: str = ""
     """What a driver on this machine gives as `RAY_ADDRESS`."""
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,16 +82,21 @@ def head(cpus: int = 3, gpus: int = 0, workers: Mapping[str, Any] | None = None)
         )
         try:
             _wait(made, process)
-            yield made
+            yield replace(made, process=process)
         finally:
-            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            process.kill()
-            for child in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-            process.wait()
-            # Some are nobody's children by now, and stay zombies where there is no init to see to them.
-            psutil.wait_procs(family, timeout=3)
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a node: the process that started it and all that it started."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.kill()
+    for child in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+    # Some are nobody's children by now, and stay zombies where there is no init to see to them.
+    psutil.wait_procs(family, timeout=3)
 
 
 def _autoscaling(gcs: str, cpus: int, workers: Mapping[str, Any]) -> dict[str, Any]:
