@@ -6,7 +6,7 @@ every such try counts as a death:
 
 - its node is gone (preemption, drain): the node's end, not the row's;
 - nobody of the same run came after it: the driver died, and its actors with it;
-- the process wrote `preempted` (SIGTERM) or `out-of-memory` behind it;
+- the process wrote `preempted` (SIGTERM), `out-of-memory`, or `too-large` (the next takes a smaller batch) behind it;
 - the driver ended it over something else, or because it was frozen (`actors.board.Answer.excused`).
 """
 
@@ -24,8 +24,9 @@ from diffii.dataset.storage import Storage
 from diffii.errors import ModelError
 
 TRY, PASSED = "try", "passed"
-PREEMPTED, OUT_OF_MEMORY = "preempted", "out-of-memory"
+PREEMPTED, OUT_OF_MEMORY, TOO_LARGE = "preempted", "out-of-memory", "too-large"
 STALLED, DEVICE_LOST = "stalled", "device-lost"
+GENERATION = "generation.micro_batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Subject:
 
 def of_chunk(wave: int, chunk: int) -> Subject:
     words = f"chunk {chunk} of wave {wave}"
-    return Subject(layout.chunk_journal(wave, chunk), words, "generation.micro_batch")
+    return Subject(layout.chunk_journal(wave, chunk), words, GENERATION)
 
 
 def of_images(step: str, batch: str) -> Subject:
@@ -108,10 +109,12 @@ class Journal:
         vain = sum(entry.kind == OUT_OF_MEMORY and entry.run == self._process.run for entry in self._entries)
         if vain >= OUT_OF_MEMORY_TRIES:
             self.clear()
+            generating = self._subject.setting == GENERATION
+            smaller = "; or let such cards take less: actors.allow_smaller_batch=true" if generating else ""
             raise ModelError(
                 f"{self._subject.setting}: {micro_batch} images at a time do not fit into the memory of this device; "
                 f"{vain} actors tried. Set a smaller one in a new output, or use a larger card (or one that nothing "
-                "else uses) and run the same command again"
+                f"else uses) and run the same command again{smaller}"
             )
 
     def begin(self, rows: list[int]) -> None:

@@ -20,6 +20,7 @@ the node goes (spot, drain, SIGTERM)  the try does not count; the task is done e
 the driver dies ..................... its actors die with it; their last tries do not count
 CUDA out of memory .................. free the cache, once more at the same shape, then the actor ends and another
                                       takes the task; `OUT_OF_MEMORY_TRIES` in vain -> ModelError names the key
+  and the run allows a smaller batch  such cards take half from then on (`actors.small_cards`), down to one row
 storage fails ....................... `diffii.dataset.patience` tries again, then OutputError; a resume goes on
 a source image is gone or changed ... SourceError names it
 an inversion is gone or damaged ..... rows made from it are `poisoned`

@@ -26,6 +26,7 @@ from actors.model import ActorSpec, fingerprint, load
 from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import read_set_aside
 from actors.shield import Shield
+from actors.small_cards import fitting, make_smaller
 from diffii.arms import ARMS, DIFF_II, Parent, Start
 from diffii.arms.interface import Moment
 from diffii.circle import Norm
@@ -62,6 +63,8 @@ class GeneratorSpec(ActorSpec):
     quality: int | None = None
     mark: bool = False
     arm: str = DIFF_II
+    allow_smaller: bool = False
+    """A card that runs out of memory takes fewer rows a call; see `actors.small_cards`."""
     begun_with: str = ""
     """Digest of the concepts that the run was begun with; see `actors.model.fingerprint`."""
 
@@ -92,11 +95,18 @@ class Generator:
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing)
         self._arm = ARMS[spec.arm]
-        self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
+        card = self._card()
+        self._rows = fitting(self._storage, card, spec.micro_batch) if spec.allow_smaller else spec.micro_batch
+        self._embedder = Embedder.load(spec.embedder, self._rows) if spec.embedder else None
         recognised = f" embedder-{self._embedder.name}" if self._embedder else ""
-        self._fingerprint = f"{fingerprint(self._backbone, spec.begun_with)} batch-{spec.micro_batch}{recognised}"
-        device = self._backbone.device
-        self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
+        self._fingerprint = f"{fingerprint(self._backbone, spec.begun_with)} batch-{self._rows}{recognised}"
+        self._shield = Shield(
+            self._rows,
+            self._backbone.device,
+            spec.stall_timeout,
+            self._desk.last_words,
+            lambda: spec.allow_smaller and make_smaller(self._storage, card, self._rows),
+        )
         self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
         self._gpu, self._calls = GpuClock(), Meter()
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
@@ -106,13 +116,16 @@ class Generator:
     def __call__(self, table: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self.make_chunk(chunk) for chunk in table.to_pylist()])
 
+    def _card(self) -> str:
+        return self._backbone.record.device
+
     def make_chunk(self, chunk: dict[str, Any]) -> dict[str, Any]:
         """Generate and stage one chunk; what it returns is for progress alone, the staged file is the truth."""
         subject = of_chunk(chunk["wave"], chunk["chunk"])
         rows = _rows_of(chunk)
         with self._desk.holding(subject.words) as hold:
             journal = Journal(self._storage, subject, self._process, gone_nodes, hold.excused)
-            journal.check_memory(self._spec.micro_batch)
+            journal.check_memory(self._rows)
             starts = self._starts(rows, hold)
             for index, reason in journal.blamed(self._spec.attempts).items():
                 starts[index] = replace(starts[index], fault=reason)
@@ -148,7 +161,7 @@ class Generator:
         if start.fault is not None:
             return self._finish(row, start, None)
         with self._gpu:
-            image = self._model([row], [start], [0] * self._spec.micro_batch)[0]
+            image = self._model([row], [start], [0] * self._rows)[0]
         return self._finish(row, start, image)
 
     # -- the start of each row: geometry on the CPU, float32 --------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from actors import preemption
-from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PREEMPTED, STALLED, Journal
+from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PREEMPTED, STALLED, TOO_LARGE, Journal
 from actors.failures import RowFault, describe, device_lost, free_memory, out_of_memory
 from actors.watchdog import Watchdog
 
@@ -36,9 +36,16 @@ class Shield:
     """
 
     def __init__(
-        self, micro_batch: int, device: torch.device, stall_timeout: float, last_words: Callable[[str], None]
+        self,
+        micro_batch: int,
+        device: torch.device,
+        stall_timeout: float,
+        last_words: Callable[[str], None],
+        make_smaller: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`make_smaller` sees to it that the next process takes fewer rows, if that may be."""
         self._micro_batch, self._device, self._last_words = micro_batch, device, last_words
+        self._make_smaller = make_smaller
         self._journal: Journal | None = None
         self.watchdog = Watchdog(stall_timeout, self._stalled)
         preemption.on_sigterm(lambda: self._say(PREEMPTED))
@@ -83,7 +90,7 @@ class Shield:
             results = self._unless_full(batch, model)
         if isinstance(results, _Full):
             cause = results.cause
-            preemption.leave(lambda: self._say(OUT_OF_MEMORY, cause))
+            preemption.leave(lambda: self._say(TOO_LARGE if self._make_smaller() else OUT_OF_MEMORY, cause))
         return results
 
     def _unless_full(self, batch: list[int], model: Callable[[list[int]], Iterable[T]]) -> Iterable[T] | _Full:

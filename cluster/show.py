@@ -62,7 +62,7 @@ def print_status(found: dict[str, Any]) -> None:
     if found["driver"]:
         tell(f"{found['driver']} is at work")
     if not found["reproducible"]:
-        tell(f"not reproducible: rows were made by {'; by '.join(found['fingerprints'])}")
+        tell(f"not reproducible: {found['not_reproducible']}")
     table = Table("class", "kept", "wanted", box=None, pad_edge=False)
     for name, kept in found["classes"].items():
         table.add_row(name, str(kept), str(found["targets"][name]))
@@ -76,8 +76,8 @@ def print_status(found: dict[str, Any]) -> None:
 def print_verification(found: dict[str, Any]) -> None:
     """The fields of an `engine.verify.Verification`; problems go to standard error."""
     for name, value in found.items():
-        if name != "problems":
-            tell(f"{name:14} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+        if name != "problems" and value != "":
+            tell(f"{name:16} {', '.join(value) or 'none' if isinstance(value, list) else value}")
     for problem in found["problems"]:
         say(f"wrong: {problem}")
 

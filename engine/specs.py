@@ -59,6 +59,7 @@ def generator_spec(run: Run) -> GeneratorSpec:
         solver=config.generation.solver,
         norm=config.inversion.norm,
         micro_batch=config.generation.micro_batch,
+        allow_smaller=config.actors.allow_smaller_batch,
         encoding=config.output.encoding,
         quality=config.output.quality,
         mark=config.output.mark,

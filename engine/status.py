@@ -9,6 +9,7 @@ from typing import Any
 from diffii.dataset import layout
 from engine import heartbeat
 from engine.prepare import load_run
+from engine.reproducible import why_not
 from engine.run import Run
 
 
@@ -44,6 +45,8 @@ class Status:
     reproducible: bool
     fingerprints: list[str]
     """What computed the rows; more than one is why a run is not reproducible."""
+    not_reproducible: str
+    """The same in words; empty when it is reproducible."""
 
 
 def status(url: str) -> Status:
@@ -75,6 +78,7 @@ def status(url: str) -> Status:
         near_copies=history.calibration.record if history.calibration else {},
         reproducible=len(history.fingerprints) <= 1,
         fingerprints=sorted(history.fingerprints),
+        not_reproducible=why_not(history.fingerprints),
     )
 
 

@@ -14,6 +14,7 @@ from diffii.hashing import sha256
 from engine.formats.parquet import read_kept
 from engine.leftovers import orphans, repair
 from engine.prepare import load_run
+from engine.reproducible import why_not
 from engine.run import Run
 
 
@@ -34,7 +35,9 @@ class Verification:
     orphans: list[str]
     """Files that belong to nothing; they harm no reader, and the next run removes the staged ones."""
     reproducible: bool
-    """One device kind, arithmetic and set of versions computed every row."""
+    """One device kind, arithmetic, micro-batch and set of versions computed every row."""
+    not_reproducible: str
+    """Why not, in words."""
     digest: str
     """SHA-256 over the sorted (sample id, image hash) of kept rows: what the data set holds."""
     shards_digest: str
@@ -79,6 +82,7 @@ def verify(url: str, mend: bool = False) -> Verification:
         repaired=repaired,
         orphans=orphans(run.storage, history, decided),
         reproducible=len(history.fingerprints) <= 1,
+        not_reproducible=why_not(history.fingerprints),
         digest=hashlib.sha256(text.encode()).hexdigest(),
         shards_digest=history.shards.digest,
         problems=problems,

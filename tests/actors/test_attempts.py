@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PASSED, PREEMPTED, STALLED, Journal, Process, of_chunk
+from actors.attempts import (
+    DEVICE_LOST,
+    OUT_OF_MEMORY,
+    PASSED,
+    PREEMPTED,
+    STALLED,
+    TOO_LARGE,
+    Journal,
+    Process,
+    of_chunk,
+)
 from actors.failures import MAX_KILLERS, OUT_OF_MEMORY_TRIES, SILENT_DEATHS
 from actors.isolation import Death
 from diffii.dataset import layout
@@ -60,7 +70,7 @@ def test_a_death_with_last_words_has_a_cause(storage: Storage, end: str) -> None
     assert journal(storage).deaths == [Death(frozenset({4}), "because")]
 
 
-@pytest.mark.parametrize("end", [PREEMPTED, OUT_OF_MEMORY, PASSED])
+@pytest.mark.parametrize("end", [PREEMPTED, OUT_OF_MEMORY, TOO_LARGE, PASSED])
 def test_these_ends_are_no_rows_fault(storage: Storage, end: str) -> None:
     died(storage, [4], end=end)
     assert journal(storage).deaths == []
@@ -133,7 +143,7 @@ def test_out_of_memory_everywhere_names_the_key(storage: Storage) -> None:
         journal(storage).check_memory(16)
         died(storage, [0], end=OUT_OF_MEMORY)
     journal(storage, Process("a later run")).check_memory(16)
-    with pytest.raises(ModelError, match=r"generation\.micro_batch: 16 images at a time do not fit"):
+    with pytest.raises(ModelError, match=r"generation\.micro_batch: 16 images at a time do not fit.* actors\.allow_s"):
         journal(storage).check_memory(16)
     journal(storage).check_memory(16)
 
