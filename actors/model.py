@@ -11,7 +11,10 @@ from typing import Any
 from actors.failures import SILENT_DEATHS
 from diffii.backbone import Backbone
 from diffii.concepts.files import open_concepts
+from diffii.errors import ModelError
 from diffii.kinds import Attention, DTypeName
+from diffii.model_cache import is_url
+from diffii.weights import locate, weights_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class ModelSpec:
     """CPU threads of the model; fixed by the run, because Ray's own choice follows the number of actors."""
     concepts: str = ""
     """URL of the concepts to put into it; empty for none."""
+    weights: str = ""
+    """Digest that a model from a URL must have (`diffii.weights`): each machine has copied it by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,10 @@ def load(spec: ModelSpec) -> Backbone:
     import torch
 
     torch.set_num_threads(spec.threads)
+    if spec.weights and is_url(spec.model) and weights_digest(locate(spec.model)) != spec.weights:
+        raise ModelError(
+            f"backbone.model: {spec.model} is not what it was when the run was planned; restore it, or use a new output"
+        )
     backbone = Backbone.load(spec.model, spec.dtype, spec.attention)
     if spec.concepts:
         backbone.use(open_concepts(spec.concepts))

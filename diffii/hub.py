@@ -1,4 +1,4 @@
-"""A model by its name: a local directory, or a repository of the hub, downloaded once to the hub's own cache."""
+"""A model by its name: a local directory, a URL, or a repository of the hub, downloaded once to the hub's own cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffii.errors import ModelError
+from diffii.model_cache import copied, is_url
 
 
 def model_directory(
@@ -16,6 +17,8 @@ def model_directory(
     `key` is the setting that named the model, `what` such a directory is called, `instead` what else a user may give;
     of a repository the files that match `wanted` and not `unwanted` are taken. Raises ModelError naming the mend.
     """
+    if is_url(model):
+        return copied(model, key=key, marker=marker, wanted=wanted, unwanted=unwanted)
     path = Path(model).expanduser()
     if (path / marker).is_file():
         return path

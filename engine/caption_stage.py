@@ -164,7 +164,7 @@ def _method(run: Run) -> ImageToText | Diffusion:
     captions = config.captions
     if by_diffusion(config, run.source):
         return Diffusion(
-            model=model_spec(config),
+            model=model_spec(config, weights=run.plan.weights),
             candidates=tuple(captions.candidates) or default_candidates(config.backbone.model),
             settings=DiffusionSettings(micro_batch=config.inversion.micro_batch),
         )

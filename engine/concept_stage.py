@@ -93,7 +93,7 @@ def learner_spec(
     ]
     images = [source.images[number] for number in shown]
     return LearnerSpec(
-        model=model_spec(config),
+        model=model_spec(config, weights=run.plan.weights),
         weights=run.plan.weights,
         source_url=source.url,
         output_url=run.storage.url,

@@ -193,8 +193,8 @@ class LearnConfig(_Group):
 
 class BackboneConfig(_Group):
     model: str = AUTO
-    """A hub id, a directory, or `garments` (the small embedded model). `auto`: the embedded model when every class
-    is one of the embedded data set's, else Stable Diffusion 1.5."""
+    """A hub id, a directory, a URL (copied once to each machine), or `garments` (the small embedded model). `auto`: the
+    embedded model when every class is one of the embedded data set's, else Stable Diffusion 1.5."""
     license: str = ""
     """Licence of the model, for the card; by default what its own card says."""
     dtype: DTypeName = "auto"

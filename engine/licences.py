@@ -12,6 +12,7 @@ from diffii.dataset import layout
 from diffii.dataset.storage import Storage
 from diffii.errors import DiffiiError
 from diffii.garments.catalog import CLASSES
+from diffii.model_cache import is_url
 from diffii.weights import EMBEDDED_DIR, weights_digest
 from engine.defaults import STABLE_DIFFUSION
 
@@ -71,6 +72,8 @@ def _embedded_weights() -> str:
 
 
 def _model_licence(model: str) -> str:
+    if is_url(model):
+        return licence_at(model) or "see its model card"
     card = Path(model) / layout.CARD
     found = front_matter(card.read_bytes()).get("license") if card.is_file() else None
     return str(found) if found else _KNOWN.get(model, "see its model card")

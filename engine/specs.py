@@ -17,20 +17,25 @@ CPU_THREADS = 1
 """Threads of a model on the CPU. One actor a core is faster than one actor on all, and the same on every machine."""
 
 
-def model_spec(config: Config, concepts: str = "") -> ModelSpec:
-    """The resident model; `concepts` is the URL of those it is to know."""
+def model_spec(config: Config, concepts: str = "", weights: str = "") -> ModelSpec:
+    """The resident model; `concepts` is the URL of those it is to know, `weights` the digest it was planned with."""
     backbone = config.backbone
     path = Path(backbone.model).expanduser()
     model = str(path.resolve()) if path.is_dir() else backbone.model
     return ModelSpec(
-        model=model, dtype=backbone.dtype, attention=backbone.attention, threads=CPU_THREADS, concepts=concepts
+        model=model,
+        dtype=backbone.dtype,
+        attention=backbone.attention,
+        threads=CPU_THREADS,
+        concepts=concepts,
+        weights=weights,
     )
 
 
 def inverter_spec(run: Run) -> InverterSpec:
     config = run.config
     return InverterSpec(
-        model=model_spec(config, concepts_url(run)),
+        model=model_spec(config, concepts_url(run), run.plan.weights),
         output_url=run.storage.url,
         steps=config.inversion.steps if run.plan.arm.takes == "inversions" else 0,
         spacing=spacing(config),
@@ -47,7 +52,7 @@ def inverter_spec(run: Run) -> InverterSpec:
 def generator_spec(run: Run) -> GeneratorSpec:
     config = run.config
     return GeneratorSpec(
-        model=model_spec(config, concepts_url(run)),
+        model=model_spec(config, concepts_url(run), run.plan.weights),
         output_url=run.storage.url,
         begun_with=(learned_of(run.history, 0) or run.plan.learned).concepts,
         arm=config.arm.name,
