@@ -182,7 +182,8 @@ def _fit(spec: LearnerSpec, gpus: float, board: Any) -> Exception | None:
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 logging_config=LoggingConfig(log_level="CRITICAL"),
             ),
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            # One worker has nobody to talk to, and may be where there is no NCCL: a GPU that Ray only counts.
+            torch_config=TorchConfig(backend="nccl" if gpus and spec.workers > 1 else "gloo"),
         )
         try:
             trainer.fit()
