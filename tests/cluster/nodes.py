@@ -20,8 +20,9 @@ from pathlib import Path
 
 import requests
 
-from tests.cluster.head import PATIENCE, Head, end
+from tests.cluster.head import Head, end
 
+PATIENCE = 200.0
 APART = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("unshare") is not None
 
 
@@ -42,24 +43,16 @@ class Node:
         if APART and hidden:
             mounts = " && ".join(f"mount -t tmpfs tmpfs '{folder}'" for folder in hidden)
             command = ["unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]
-        self._said = home / "said"
-        with self._said.open("w") as said:
-            self.process = subprocess.Popen(
-                command,
-                env={
-                    **cluster.environment,
-                    "HOME": str(home / "home"),
-                    "TMPDIR": str(home / "tmp"),
-                    "RAY_TMPDIR": str(home),
-                    "RAY_BACKEND_LOG_LEVEL": "fatal",
-                    **environment,
-                },
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-                cwd=home,
-            )
-        self.id = self._wait()
+        self._command, self._home, self._said = command, home, home / "said"
+        self._environment = {
+            **cluster.environment,
+            "HOME": str(home / "home"),
+            "TMPDIR": str(home / "tmp"),
+            "RAY_TMPDIR": str(home),
+            "RAY_BACKEND_LOG_LEVEL": "fatal",
+            **environment,
+        }
+        self._start()
 
     def drain(self, seconds: int) -> None:
         """What a spot notice leads to: no new tasks, and the node goes so many seconds from now."""
@@ -74,15 +67,32 @@ class Node:
         """All at once and without a word, as when a cloud takes a machine back."""
         end(self.process)
 
-    def _wait(self) -> str:
+    def _start(self) -> None:
         deadline = time.monotonic() + PATIENCE
+        self.process = self._started()
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, self._said.read_text()
+            if self.process.poll() is not None:
+                # Ray gives a node half a minute and no more, which a busy machine does not always keep.
+                assert "timed out during startup" in self._said.read_text(), self._said.read_text()
+                self.process = self._started()
             for node in nodes(self._cluster):
                 if self.name in node.get("resourcesTotal", {}):
-                    return node["nodeId"]
+                    self.id: str = node["nodeId"]
+                    return
             time.sleep(0.5)
+        self.kill()
         raise AssertionError(f"{self.name} does not join: {self._said.read_text()}")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self._said.open("w") as said:
+            return subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                cwd=self._home,
+            )
 
 
 @contextlib.contextmanager
