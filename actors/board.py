@@ -42,6 +42,8 @@ class Post:
     holdings: tuple[Holding, ...] = ()
     words: str = ""
     """The last ones: why it ends itself."""
+    notice: str = ""
+    """What the cloud has said of its machine (`actors.spot`)."""
     number: int = 0
 
 

@@ -21,6 +21,7 @@ from actors.attempts import Process
 from actors.board import COMPUTING, POST_SECONDS, READING, STORAGE_PHASES, Answer, Holding, Post
 from actors.failures import HANGS
 from actors.model import ActorSpec
+from actors.spot import Notice, heed_notices
 from actors.watchdog import Watchdog
 from diffii.errors import DiffiiError, ModelError, OutputError
 
@@ -60,7 +61,7 @@ class Desk:
         self._board, self._url, self._limit = spec.board, spec.output_url, spec.stall_timeout
         self._watchdog: Watchdog | None = None
         self._holds: dict[str, Hold] = {}
-        self._words = ""
+        self._words = self._notice = ""
         self._numbers = itertools.count()
         if self._board is not None:
             context = ray.get_runtime_context()
@@ -72,6 +73,8 @@ class Desk:
                 born=psutil.Process().create_time(),
             )
             threading.Thread(target=self._keep_posting, name="desk", daemon=True).start()
+            if spec.spot_notices:
+                heed_notices(self._noticed)
 
     def open(self, watchdog: Watchdog) -> None:
         """The model is loaded; `watchdog` counts its answers and knows how long one may take."""
@@ -97,6 +100,9 @@ class Desk:
             with contextlib.suppress(RayError):
                 ray.get(self._board.post.remote(self._post()), timeout=LAST_WORDS_SECONDS)
 
+    def _noticed(self, notice: Notice) -> None:
+        self._notice = str(notice)
+
     def _ask(self, subject: str) -> Answer:
         if self._board is None:
             return Answer()
@@ -118,6 +124,7 @@ class Desk:
             ready=watchdog is not None,
             holdings=holdings,
             words=self._words,
+            notice=self._notice,
             number=next(self._numbers),
         )
 

@@ -48,6 +48,8 @@ class ActorSpec:
     """Deaths until a row is blamed for them."""
     run: str = field(default_factory=lambda: secrets.token_hex(8))
     """Names one execution by one driver: made with the spec, on the driver, and the same in all its actors."""
+    spot_notices: bool = False
+    """Ask the cloud whether it takes the machine back (`actors.spot`)."""
     board: Any = None
     """Handle of the stage's `actors.board.Board`, which `engine.stream` puts in; without one nobody watches."""
 

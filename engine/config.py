@@ -328,6 +328,9 @@ class ActorsConfig(_Group):
     """Actors at most; by default one per GPU, or one per core without a GPU."""
     gpus: Annotated[float, Field(ge=0.0, le=64.0)] | None = None
     """GPUs per actor, a fraction allowed; by default 1 where there are GPUs, else 0."""
+    spot_notices: bool = True
+    """Ask the metadata service of AWS, GCP or Azure whether the machine is about to be taken back, and let its Ray node
+    be drained then. Where none answers nothing is asked again."""
     allow_smaller_batch: bool = False
     """While generating, a card on which `generation.micro_batch` does not fit takes half of it, and again half, instead
     of ending the run. Each row is still there once, but not to the same bit on other cards."""
@@ -407,7 +410,7 @@ OPERATIONAL = frozenset(
     | {"source.max_pixels", "source.max_bytes", "source.min_edge"}
     | {"output.url", "output.include_real", "backbone.model", "backbone.license"}
     | {"actors.min", "actors.max", "actors.gpus"}
-    | {"actors.allow_smaller_batch"}
+    | {"actors.spot_notices", "actors.allow_smaller_batch"}
     | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}
     | {"captions.endpoint", "captions.endpoint_model", "captions.endpoint_key_variable"}
 )

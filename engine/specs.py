@@ -46,6 +46,7 @@ def inverter_spec(run: Run) -> InverterSpec:
         embedder=embedder(config),
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,
+        spot_notices=config.actors.spot_notices,
     )
 
 
@@ -71,6 +72,7 @@ def generator_spec(run: Run) -> GeneratorSpec:
         embedder=embedder(config),
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,
+        spot_notices=config.actors.spot_notices,
     )
 
 

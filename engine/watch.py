@@ -121,6 +121,7 @@ class Watch:
         self._condemned: list[Still] = []
         self._last = time.monotonic()
         self._alone = 0.0
+        self._noticed: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -142,6 +143,7 @@ class Watch:
         seconds, self._last = min(now - self._last, 2 * ROUND_SECONDS), now
         self._condemned += self._clocks.round(posts, seconds)
         self._tell(posts, seconds)
+        self._tell_notices(posts)
         reasons = Counter(_why(post) for post in self._clocks.ended)
         while self._condemned:
             # Stays in the list when the call fails, and is tried again in the next round.
@@ -162,6 +164,14 @@ class Watch:
                 alone=self._alone,
             )
         )
+
+    def _tell_notices(self, posts: Sequence[Post]) -> None:
+        for post in posts:
+            if post.notice and post.node not in self._noticed:
+                self._noticed.add(post.node)
+                self._progress.note(
+                    f"{post.notice} (node {post.node[:8]}): what its actors cannot finish is made elsewhere"
+                )
 
     def _end(self, still: Still) -> bool:
         """End a process where it is; False when it was gone already."""
