@@ -98,7 +98,9 @@ def _pipeline(
             compute=ray.data.ActorPoolStrategy(
                 min_size=pool.min,
                 max_size=pool.max,
-                # Starting at the maximum makes an autoscaling cluster grow at once instead of after half a minute.
+                # Starting at the maximum makes an autoscaling cluster grow at once instead of after half a minute. From
+                # then on Ray Data asks the autoscaler for what the backlog wants, in requests that end with the driver;
+                # a `request_resources` of our own would be counted beside them, and outlive a driver that is killed.
                 initial_size=pool.max,
                 max_concurrent_calls_per_actor=overlap,
                 enable_true_multi_threading=overlap > 1,
