@@ -27,6 +27,7 @@ from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import read_set_aside
 from actors.shield import Shield
 from actors.small_cards import fitting, make_smaller
+from actors.unet_rows import UnetRows
 from diffii.arms import ARMS, DIFF_II, Parent, Start
 from diffii.arms.interface import Moment
 from diffii.circle import Norm
@@ -107,8 +108,8 @@ class Generator:
             self._desk.last_words,
             lambda: spec.allow_smaller and make_smaller(self._storage, card, self._rows),
         )
-        self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
-        self._gpu, self._calls = GpuClock(), Meter()
+        self._gpu, self._calls, self._unet_rows = GpuClock(), Meter(), UnetRows()
+        self._backbone.epsilon = self._unet_rows.counting(self._shield.watchdog.beating(self._backbone.epsilon))
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
         self._inversions: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
         self._desk.open(self._shield.watchdog)
@@ -149,6 +150,7 @@ class Generator:
             "rows": len(rows),
             "lost": len(rows) - outcomes.count(staged.KEPT),
             "first": first,
+            "unet_rows": self._unet_rows.read(),
             "storage_calls": storage.calls,
             "storage_retries": storage.retries,
             **self._gpu.read(),

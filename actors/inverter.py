@@ -25,6 +25,7 @@ from actors.model import ActorSpec, load
 from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import INVERTED, SIGNED, SetAside
 from actors.shield import Shield
+from actors.unet_rows import UnetRows
 from diffii.circle import gaussian
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
@@ -38,8 +39,9 @@ from diffii.kinds import Solver
 from diffii.schedule import Spacing, steps_within
 from diffii.sources import opener
 
-RESULT = pa.schema([("images", pa.int64()), ("set_aside", pa.list_(pa.string()))])
-"""One row per task: its images, and the files that say which of them were set aside."""
+RESULT = pa.schema([("images", pa.int64()), ("set_aside", pa.list_(pa.string())), ("unet_rows", pa.int64())])
+"""One row per task: its images, the files that say which of them were set aside, and what the U-Net computed since the
+last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,8 @@ class Inverter:
         self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
         device = self._backbone.device
         self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
-        self._backbone.epsilon = self._shield.watchdog.beating(self._backbone.epsilon)
+        self._unet_rows = UnetRows()
+        self._backbone.epsilon = self._unet_rows.counting(self._shield.watchdog.beating(self._backbone.epsilon))
         self._gpu = threading.Lock()
         self._desk.open(self._shield.watchdog)
 
@@ -96,7 +99,7 @@ class Inverter:
             if self._embedder is not None:
                 set_aside += self._step(SIGNED, "signature", images, hold, self._sign, layout.signature)
             set_aside += self._step(INVERTED, "key", images, hold, self._invert, layout.inversion)
-        return {"images": len(images.pixels), "set_aside": set_aside}
+        return {"images": len(images.pixels), "set_aside": set_aside, "unet_rows": self._unet_rows.read()}
 
     # -- one step: signing or inverting -----------------------------------------------------------------------------
 

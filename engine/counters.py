@@ -21,10 +21,17 @@ from prometheus_client import (
     generate_latest,
 )
 
+from actors.board import COMPUTING, ENCODING, READING, STAGING, WAITING
 from diffii.dataset.log import CommitEntry
 from diffii.dataset.patience import Tally
+from diffii.image_checks import CONSTANT, LOW_DETAIL, NON_FINITE, SATURATED
+from engine.near_copies import NEAR_COPY, NEAR_REAL
 from engine.progress import Actors, Progress
 
+INVERT, GENERATE = "invert", "generate"
+STAGES = ("caption", "learn", INVERT, GENERATE)
+"""Of a run, as its progress calls them; there may be others, such as copies in further formats."""
+ACTOR_STATES = ("wanted", "here", "ready", "busy")
 DECIDE, PACK, APPEND = "deciding", "packing", "appending"
 """Stages of the committer. Those of a chunk in its actor are called as `actors.board` calls its phases."""
 
@@ -55,15 +62,42 @@ class Counters:
         self.poisoned = counter("poisoned", "Rows committed as poisoned")
         self.published_bytes = counter("published_bytes", "Bytes of shards committed")
         self.log_version = gauge("log_version", "The log's newest version")
+        self.stage_wanted = gauge("stage_wanted", "Images (or other units) of a stage, of the newest wave", "stage")
+        self.stage_done = gauge("stage_done", "How many of them are made, by this run or an earlier one", "stage")
         self.actors = gauge("actors", "Actors of the stage that runs", "state")
+        self.capacity_wait_seconds = gauge(
+            "capacity_wait_seconds", "For how long no machine has had room for an actor; 0 while there is one"
+        )
+        self.unet_rows = counter("unet_rows", "Rows that U-Nets computed, padding and repeated tries included", "stage")
         self.actor_seconds = counter(
             "actor_seconds", "Seconds in which the generators' GPUs had a chunk (busy) or had none (idle)", "state"
         )
+        self.busy_share = gauge("busy_share", "Share of the generators' time in which their GPUs had a chunk, so far")
         self.stage_seconds = Histogram(
             "diffii_stage_seconds", "Seconds a stage took, per call", ["stage"], buckets=BUCKETS, registry=registry
         )
         self.storage_calls = counter("storage_calls", "Calls of storage", "by")
         self.storage_retries = counter("storage_retries", "Calls of storage made again after a failure", "by")
+        self._begin()
+
+    def _begin(self) -> None:
+        """All that can happen stands there from the start, as 0: what appears with its first event has no rate."""
+        for reason in (NON_FINITE, CONSTANT, SATURATED, LOW_DETAIL, NEAR_COPY, NEAR_REAL):
+            self.rejected.labels(reason)
+        for state in ACTOR_STATES:
+            self.actors.labels(state)
+        for state in ("busy", "idle"):
+            self.actor_seconds.labels(state)
+        for stage in (READING, WAITING, COMPUTING, ENCODING, STAGING, DECIDE, PACK, APPEND):
+            self.stage_seconds.labels(stage)
+        for stage in STAGES:
+            self.stage_wanted.labels(stage)
+            self.stage_done.labels(stage)
+        for stage in (INVERT, GENERATE):
+            self.unet_rows.labels(stage)
+        for who in ("driver", "actors", "packers"):
+            self.storage_calls.labels(who)
+            self.storage_retries.labels(who)
 
     def value(self, name: str, **labels: str) -> float:
         """One number, by the name that the exposition gives it (`diffii_images_total`); 0 when nothing was counted."""
@@ -93,8 +127,8 @@ class Counters:
     def made(self, result: Mapping[str, Any]) -> None:
         """A maker has told of a chunk: `rows`, and if it measured them its seconds and its calls of storage.
 
-        Those are `busy_seconds` and `idle_seconds` of the GPU, `<stage>_seconds` of each stage, `storage_calls` and
-        `storage_retries`.
+        Those are `busy_seconds` and `idle_seconds` of the GPU, `<stage>_seconds` of each stage, `unet_rows`,
+        `storage_calls` and `storage_retries`.
         """
         self.chunks.inc()
         self.images.inc(result["rows"])
@@ -105,6 +139,8 @@ class Counters:
                     self.actor_seconds.labels(name).inc(seconds)
                 else:
                     self.took(name, seconds)
+        self.computed(GENERATE, result.get("unet_rows", 0))
+        self.busy_share.set(self.busy)
         self.stored("actors", Tally(result.get("storage_calls", 0), result.get("storage_retries", 0)))
 
     def committed(self, entry: CommitEntry, version: int) -> None:
@@ -117,6 +153,10 @@ class Counters:
         self.published_bytes.inc(entry.shard.bytes if entry.shard else 0)
         self.log_version.set(version)
 
+    def computed(self, stage: str, unet_rows: int) -> None:
+        """The U-Nets of a stage's actors have computed so many rows more."""
+        self.unet_rows.labels(stage).inc(unet_rows)
+
     def stored(self, by: str, tally: Tally) -> None:
         """Calls of storage since the last time, by the driver, its actors or its packers."""
         self.storage_calls.labels(by).inc(tally.calls)
@@ -124,14 +164,25 @@ class Counters:
 
 
 class Counted:
-    """Progress that also counts the actors; implements `engine.progress.Progress`."""
+    """Progress that also counts stages and actors; implements `engine.progress.Progress`."""
 
     def __init__(self, progress: Progress, counters: Counters) -> None:
         self._progress, self._counters = progress, counters
-        self.stage, self.advance = progress.stage, progress.advance
+        self._stage = ""
         self.committed, self.note = progress.committed, progress.note
 
+    def stage(self, name: str, total: int, done: int, unit: str = "images") -> None:
+        self._stage = name
+        self._counters.stage_wanted.labels(name).set(total)
+        self._counters.stage_done.labels(name).set(done)
+        self._progress.stage(name, total, done, unit)
+
+    def advance(self, images: int, lost: int = 0) -> None:
+        self._counters.stage_done.labels(self._stage).inc(images)
+        self._progress.advance(images, lost)
+
     def actors(self, actors: Actors) -> None:
-        for state in ("wanted", "here", "ready", "busy"):
+        for state in ACTOR_STATES:
             self._counters.actors.labels(state).set(getattr(actors, state))
+        self._counters.capacity_wait_seconds.set(actors.alone if actors.waiting else 0.0)
         self._progress.actors(actors)

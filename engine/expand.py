@@ -104,7 +104,7 @@ def expand(
 
 def _season(run: Run, pool: Pool, progress: Progress, counters: Counters, heldout: Source | None) -> Along:
     """Make and commit what the known images call for; the copies beside the run, which may still be at work."""
-    invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else ())
+    invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else (), counters)
     along = Along(run, exported_in_ray())
     along.begin()
     if run.open_wave() is not None:

@@ -15,6 +15,7 @@ from actors.failures import MAX_KILLERS, task_retries
 from actors.inverter import Inverter, batch_name
 from actors.set_aside import read_set_aside
 from diffii.dataset import layout
+from engine.counters import INVERT, Counters
 from engine.progress import Progress
 from engine.run import Run
 from engine.specs import inverter_spec
@@ -47,7 +48,9 @@ class ImageTask:
     prompt: str
 
 
-def invert_missing(run: Run, pool: Pool, progress: Progress, extra: Sequence[SignTask] = ()) -> None:
+def invert_missing(
+    run: Run, pool: Pool, progress: Progress, extra: Sequence[SignTask] = (), counters: Counters | None = None
+) -> None:
     """Invert and sign what the cache does not hold, if there is anything left to generate from it.
 
     Images that the model cannot take are set aside (`actors.set_aside`), and a note names each. Raises RuntimeError
@@ -63,7 +66,8 @@ def invert_missing(run: Run, pool: Pool, progress: Progress, extra: Sequence[Sig
     if not missing:
         return
     total = len(run.source.images) + len(extra)
-    progress.stage("invert", total, total - len(missing))
+    counters = counters or Counters()
+    progress.stage(INVERT, total, total - len(missing))
     config = run.config
     size = config.inversion.micro_batch
     tasks = task_table(missing, size)
@@ -73,6 +77,7 @@ def invert_missing(run: Run, pool: Pool, progress: Progress, extra: Sequence[Sig
     done, set_aside = 0, []
     for result in stream(tasks, Inverter, spec, pool.at_most(tasks.num_rows), retries=retries, progress=progress):
         progress.advance(result["images"])
+        counters.computed(INVERT, result["unet_rows"])
         _tell(run, progress, result["set_aside"])
         done, set_aside = done + result["images"], [*set_aside, *result["set_aside"]]
         if len(set_aside) >= done > MAX_KILLERS:

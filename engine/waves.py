@@ -14,7 +14,7 @@ from diffii.dataset.patience import Meter
 from diffii.images import extension
 from engine.card_of_run import write_card
 from engine.commit import Committer, Packer
-from engine.counters import Counters
+from engine.counters import GENERATE, Counters
 from engine.near_copies import NearCopies
 from engine.progress import Progress
 from engine.run import Run, begin
@@ -64,7 +64,7 @@ def _commit_wave(
     left = len(todo) * size
     if chunks - 1 in todo[-1:]:
         left -= chunks * size - rows  # the last chunk may be short
-    progress.stage("generate", rows, rows - left)
+    progress.stage(GENERATE, rows, rows - left)
 
     calls = Meter()
 

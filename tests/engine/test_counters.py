@@ -138,7 +138,7 @@ def test_ray_is_told_what_was_added(monkeypatch: pytest.MonkeyPatch) -> None:
         def inc(self, value: float, tags: dict[str, str]) -> None:
             told.append((self._name, value, tuple(tags.values())))
 
-        set = inc
+        set = _record = inc
 
     monkeypatch.setattr("engine.metrics.ray.is_initialized", lambda: True)
     monkeypatch.setattr("engine.metrics.metrics.Counter", Metric)
@@ -155,7 +155,15 @@ def test_ray_is_told_what_was_added(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("diffii_log_version", 7, ()) in told
     told.clear()
     mirror.update()
-    assert {name for name, _, _ in told} == {"diffii_log_version", "diffii_chunks_waiting"}
+    assert {name for name, _, _ in told} == {
+        "diffii_log_version",
+        "diffii_chunks_waiting",
+        "diffii_actors",
+        "diffii_busy_share",
+        "diffii_capacity_wait_seconds",
+        "diffii_stage_done",
+        "diffii_stage_wanted",
+    }
 
 
 @pytest.mark.slow
