@@ -150,15 +150,27 @@ def caption(
 
 
 @app.command()
-def status(out: Out, as_json: Json = False) -> None:
-    """How far an expansion is, from its output alone."""
+def status(
+    out: Out,
+    watched: Annotated[
+        bool, typer.Option("--watch", help="Look again every few seconds, until it is complete; Ctrl-C leaves it be.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """How far an expansion is, and how fast it gets on, from its output alone: from any machine, without Ray."""
     from engine.status import status as read_status
 
-    found = dataclasses.asdict(read_status(out))
-    if as_json:
-        print_json(found)
-        return
-    print_status(found)
+    def read() -> dict[str, Any]:
+        return dataclasses.asdict(read_status(out))
+
+    if watched:
+        from cluster.watch import watch
+
+        watch(read, as_json)
+    elif as_json:
+        print_json(read())
+    else:
+        print_status(read())
 
 
 @app.command()

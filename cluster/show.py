@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,12 @@ def say(text: str) -> None:
 
 def tell(text: str) -> None:
     """A line of a result."""
-    output.print(text, highlight=False, markup=False, soft_wrap=True)
+    tell_to(output, text)
+
+
+def tell_to(console: Console, text: str) -> None:
+    """A line of a result, on another console."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -51,8 +57,9 @@ def print_estimate(found: dict[str, Any]) -> None:
         tell(f"{found['skipped']} files are skipped; diffii expand names them")
 
 
-def print_status(found: dict[str, Any]) -> None:
-    """The fields of an `engine.status.Status`."""
+def print_head(found: dict[str, Any], to: Console = output) -> None:
+    """The fields of an `engine.status.Status`, without those per class and per reason."""
+    tell = functools.partial(tell_to, to)
     done = 100 * found["decided"] / found["planned"] if found["planned"] else 0
     tell(f"{found['url']}: {found['state']}, {done:.0f} % of {found['planned']} rows decided")
     tell(
@@ -60,17 +67,38 @@ def print_status(found: dict[str, Any]) -> None:
         f"{found['rejected']} rejected, {found['poisoned']} poisoned, {found['staged']} waiting to be committed"
     )
     if found["driver"]:
-        tell(f"{found['driver']} is at work")
+        tell(f"{found['driver']} is at work{_doing(found['doing'], found['seconds_left'])}")
     if not found["reproducible"]:
         tell(f"not reproducible: {found['not_reproducible']}")
+
+
+def print_status(found: dict[str, Any], to: Console = output) -> None:
+    """The fields of an `engine.status.Status`."""
+    print_head(found, to)
     table = Table("class", "kept", "wanted", box=None, pad_edge=False)
     for name, kept in found["classes"].items():
         table.add_row(name, str(kept), str(found["targets"][name]))
-    output.print(table)
+    to.print(table)
     for name, why in found["short"].items():
-        tell(f"{name} is short: {why}")
+        tell_to(to, f"{name} is short: {why}")
     for reason, count in found["reasons"].items():
-        tell(f"{count:6} {reason}")
+        tell_to(to, f"{count:6} {reason}")
+
+
+def _doing(doing: dict[str, Any], seconds_left: float | None) -> str:
+    """The fields of a `diffii.dataset.driver.Doing`, as the end of a line."""
+    if not doing["stage"]:
+        return ""
+    parts = [f": {doing['stage']} {doing['done']} of {doing['wanted']} {doing['unit']}"]
+    if doing["per_second"]:
+        parts.append(f"{doing['per_second']:.2g} {doing['unit']}/s")
+    if seconds_left:
+        parts.append(f"{duration(seconds_left)} left")
+    if doing["waiting_seconds"]:
+        parts.append(f"for {duration(doing['waiting_seconds'])} without capacity")
+    if doing["actors_wanted"]:
+        parts.append(f"{doing['actors_held']} of {doing['actors_wanted']} actors, {doing['actors_busy']} busy")
+    return ", ".join(parts)
 
 
 def print_verification(found: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ from engine.pack import pack_counted
 from engine.prepare import prepare, refresh
 from engine.progress import Progress, Silent
 from engine.publish import publish
+from engine.pulse import Pulse
 from engine.run import Run, begin
 from engine.scan_tasks import look_in_ray
 from engine.season import begin_season, tell_growth
@@ -66,7 +67,8 @@ def expand(
     SourceError, ModelError or OutputError before any model loads, FencedError when another driver takes the run over.
     """
     counters = counters or Counters()
-    progress = Counted(progress or Silent(), counters)
+    pulse = Pulse(Counted(progress or Silent(), counters))
+    progress = pulse
     run = prepare(work, elsewhere=look_in_ray) if isinstance(work, Config) else work
     pool = pool_of(run.config)
     older = [Fork(run, url) for url in forks]
@@ -75,7 +77,7 @@ def expand(
         choose(run.config.backbone.attention, torch.device("cpu"))
     tell_source(run, progress)
     tell_growth(run, progress)
-    with exported(counters, metrics), driving(run.storage, progress.note) as waited:
+    with exported(counters, metrics), driving(run.storage, progress.note, pulse.doing) as waited:
         if waited:
             refresh(run)
         keep_source_notes(run)
@@ -118,7 +120,9 @@ def prepare_data_set(run: Run, progress: Progress, learn: bool = True) -> Learne
 
     Raises ModelError, SourceError or OutputError.
     """
-    with driving(run.storage, progress.note) as waited:
+    pulse = Pulse(progress)
+    progress = pulse
+    with driving(run.storage, progress.note, pulse.doing) as waited:
         if waited:
             refresh(run)
         settle(run, pool_of(run.config), progress, learn)

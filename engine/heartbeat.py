@@ -16,13 +16,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
 
 from diffii.dataset import layout
-from diffii.dataset.driver import BEAT_SECONDS, SILENT_SECONDS, Driver, read_driver
+from diffii.dataset.driver import BEAT_SECONDS, SILENT_SECONDS, Doing, Driver, read_driver
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError
 
@@ -38,15 +38,16 @@ def this_driver() -> Driver:
 
 
 @contextlib.contextmanager
-def driving(storage: Storage, note: Callable[[str], None]) -> Iterator[bool]:
+def driving(storage: Storage, note: Callable[[str], None], doing: Callable[[], Doing] = Doing) -> Iterator[bool]:
     """Wait until nobody else works on this output, then say that this process does, until the end of the block.
 
-    Yields whether somebody else did: then the log has gone on, and is to be read again.
+    Each beat says what it is `doing`. Yields whether somebody else did: then the log has gone on, and is to be read
+    again.
     """
     mine = this_driver()
     waited = _wait(storage, note)
     stop = threading.Event()
-    thread = threading.Thread(target=_beat, args=(storage, mine, stop), name="heartbeat", daemon=True)
+    thread = threading.Thread(target=_beat, args=(storage, mine, doing, stop), name="heartbeat", daemon=True)
     thread.start()
     try:
         yield waited
@@ -109,12 +110,13 @@ def _wait(storage: Storage, note: Callable[[str], None]) -> bool:
     return last is not None or bool(told)
 
 
-def _beat(storage: Storage, mine: Driver, stop: threading.Event) -> None:
+def _beat(storage: Storage, mine: Driver, doing: Callable[[], Doing], stop: threading.Event) -> None:
     beat = 0
     while True:
         # Advice that cannot be given is not worth ending a run for; the log's own writes will say what is wrong.
         with contextlib.suppress(OSError, OutputError):
-            storage.put(layout.HEARTBEAT, json.dumps({**asdict(mine), "beat": beat, "at": time.time()}).encode())
+            said = replace(mine, beat=beat, at=time.time(), doing=doing())
+            storage.put(layout.HEARTBEAT, json.dumps(asdict(said)).encode())
         beat += 1
         if stop.wait(BEAT_SECONDS):
             return

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffii.dataset import layout
+from diffii.dataset.driver import Driver
+from diffii.dataset.history import newest_version
+from diffii.dataset.storage import Storage
 from engine import heartbeat
 from engine.prepare import load_run
 from engine.reproducible import why_not
 from engine.run import Run
+
+COMPLETE, RUNNING, WAITING, INCOMPLETE = "complete", "running", "waiting for capacity", "incomplete"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +24,14 @@ class Status:
 
     url: str
     state: str
-    """`complete`; `running`: a driver is at work; or `incomplete`: an expand with the same settings goes on from here.
-    """
+    """`complete`; `running`: a driver is at work; `waiting for capacity`: it is, and no machine has room for an
+    actor; or `incomplete`: an expand with the same settings goes on from here."""
     driver: str
     """Who is at work, if anybody."""
+    doing: dict[str, Any]
+    """What the driver said with its last beat (`diffii.dataset.driver.Doing`); empty without a driver."""
+    seconds_left: float | None
+    """Of the driver's stage at its speed of the last minutes; None when nobody can tell."""
     version: int
     planned: int
     decided: int
@@ -50,7 +59,10 @@ class Status:
 
 
 def status(url: str) -> Status:
-    """Raises OutputError when there is no data set."""
+    """Raises OutputError when there is no data set, and nobody is about to begin one."""
+    storage = Storage(url)
+    if newest_version(storage) < 0 and (driver := heartbeat.seen(storage)) is not None:
+        return _beginning(storage, driver)
     run = load_run(url)
     history = run.history
     wave = run.open_wave()
@@ -60,8 +72,8 @@ def status(url: str) -> Status:
     kept = dict(zip(run.source.classes, run.kept(), strict=True))
     return Status(
         url=run.storage.url,
-        state="complete" if complete else "running" if driver else "incomplete",
-        driver=str(driver or ""),
+        state=_state(complete, driver),
+        **_told(driver),
         version=history.version,
         planned=sum(run.plan.row_count(wave) for wave in run.waves),
         decided=history.rows,
@@ -80,6 +92,46 @@ def status(url: str) -> Status:
         fingerprints=sorted(history.fingerprints),
         not_reproducible=why_not(history.fingerprints),
     )
+
+
+def _beginning(storage: Storage, driver: Driver) -> Status:
+    """A run whose driver captions or learns, or waits to: there is no log yet."""
+    return Status(
+        url=storage.url,
+        state=_state(False, driver),
+        **_told(driver),
+        version=-1,
+        planned=0,
+        decided=0,
+        staged=0,
+        kept=0,
+        rejected=0,
+        poisoned=0,
+        shards=0,
+        bytes=0,
+        classes={},
+        targets={},
+        short={},
+        reasons={},
+        near_copies={},
+        reproducible=True,
+        fingerprints=[],
+        not_reproducible="",
+    )
+
+
+def _state(complete: bool, driver: Driver | None) -> str:
+    if complete:
+        return COMPLETE
+    if driver is None:
+        return INCOMPLETE
+    return WAITING if driver.doing.waiting_seconds else RUNNING
+
+
+def _told(driver: Driver | None) -> dict[str, Any]:
+    if driver is None:
+        return {"driver": "", "doing": {}, "seconds_left": None}
+    return {"driver": str(driver), "doing": asdict(driver.doing), "seconds_left": driver.doing.seconds_left}
 
 
 def _short(run: Run) -> dict[str, str]:

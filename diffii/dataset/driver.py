@@ -14,6 +14,29 @@ SILENT_SECONDS = 45.0
 """Four beats, and a stall of storage in between."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doing:
+    """What a driver does, as it said with its last beat."""
+
+    stage: str = ""
+    """`caption`, `learn`, `invert` or `generate`; empty before the first."""
+    unit: str = "images"
+    wanted: int = 0
+    done: int = 0
+    per_second: float = 0.0
+    """Units over the last minutes."""
+    actors_wanted: int = 0
+    actors_held: int = 0
+    actors_busy: int = 0
+    waiting_seconds: float = 0.0
+    """For how long no machine has had room for an actor; 0 while there is one, or while it may still be starting."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the stage, at this speed; None when nobody can tell."""
+        return (self.wanted - self.done) / self.per_second if self.per_second > 0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Driver:
     """A driver as its heartbeat says it is; `beat` grows while it lives."""
@@ -28,6 +51,7 @@ class Driver:
     beat: int = 0
     at: float = 0.0
     """When it last beat, by its host's clock."""
+    doing: Doing = Doing()
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -37,8 +61,11 @@ def read_driver(storage: Storage) -> Driver | None:
     """Who last said that it writes here; None when it has left, or its file is damaged."""
     data = storage.read_or_none(layout.HEARTBEAT)
     try:
-        return Driver(**json.loads(data)) if data else None
-    except (ValueError, TypeError):
+        if not data:
+            return None
+        found = json.loads(data)
+        return Driver(**{**found, "doing": Doing(**found.get("doing", {}))})
+    except (ValueError, TypeError, AttributeError):
         return None
 
 
