@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cluster.show import print_json, say, tell
+from diffii.errors import ClusterError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,6 +52,23 @@ def render(
     say(costs(found))
     for line in next_steps(found, provider, folder):
         say(line)
+
+
+@app.command()
+def dashboard(
+    to: Annotated[Path | None, typer.Option(help="Write it here; by default it is printed.")] = None,
+) -> None:
+    """A Grafana dashboard of the runs of a cluster, over what Prometheus scrapes from Ray; to be imported as it is."""
+    from cluster.grafana import dashboard as text
+
+    if to is None:
+        print(text(), end="")
+        return
+    try:
+        to.write_text(text(), encoding="utf-8")
+    except OSError as error:
+        raise ClusterError(f"{to} cannot be written: {error.strerror or error}") from error
+    tell(str(to))
 
 
 @app.command()
