@@ -12,6 +12,7 @@ import typer
 
 from cluster import commands, jobs
 from cluster.show import (
+    print_cost,
     print_estimate,
     print_json,
     print_status,
@@ -70,17 +71,38 @@ def plan(
     config: ConfigFile = None,
     sets: Sets = None,
     actors: Actors = None,
+    price: Annotated[float | None, typer.Option(min=0.0, help="An hour of a machine like this, on demand.")] = None,
+    spot_price: Annotated[float | None, typer.Option(min=0.0, help="The same of one that may be taken away.")] = None,
+    actors_per_machine: Annotated[int, typer.Option(min=1, help="1 makes the prices those of a GPU.")] = 1,
+    preemptions: Annotated[
+        float | None, typer.Option(min=0.0, help="How often a spot machine is taken away, an hour; by default 0.1.")
+    ] = None,
+    machine_seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Paid for before a new machine's actors start; by default 180.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what an expansion will make and cost; measures speed for a few seconds, writes nothing."""
+    from engine import cost as costs
     from engine.estimate import estimate
 
     settings = load_config(config, sets or (), overrides={"source.url": source, **_actors(actors)})
     found = estimate(settings, jobs.actors(settings), jobs.device())
+    prices = costs.Prices(
+        on_demand=price,
+        spot=spot_price,
+        actors_per_machine=actors_per_machine,
+        preemptions=costs.PREEMPTIONS_PER_HOUR if preemptions is None else preemptions,
+        machine_seconds=costs.MACHINE_SECONDS if machine_seconds is None else machine_seconds,
+    )
+    priced = price is not None or spot_price is not None
+    cost = dataclasses.asdict(costs.cost(found, prices)) if priced else None
     if as_json:
-        print_json(dataclasses.asdict(found))
-    else:
-        print_estimate(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found) | ({"cost": cost} if cost else {}))
+        return
+    print_estimate(dataclasses.asdict(found))
+    if cost:
+        print_cost(cost)
 
 
 @app.command()

@@ -57,6 +57,18 @@ def print_estimate(found: dict[str, Any]) -> None:
         tell(f"{found['skipped']} files are skipped; diffii expand names them")
 
 
+def print_cost(found: dict[str, Any]) -> None:
+    """The fields of an `engine.cost.Cost`."""
+    if found["on_demand"] is not None:
+        tell(f"cost: {found['on_demand']:.2f} for {found['machine_hours']:.2f} machine-hours on {found['machines']}")
+    if found["spot"] is not None:
+        each = f"each costs {duration(found['lost_seconds'])}, {100 * found['overhead']:.1f} % in all"
+        tell(
+            f"cost on spot: {found['spot']:.2f} for {found['spot_hours']:.2f} machine-hours; "
+            f"{found['preemptions']:.1f} preemptions are expected, {each}"
+        )
+
+
 def print_head(found: dict[str, Any], to: Console = output) -> None:
     """The fields of an `engine.status.Status`, without those per class and per reason."""
     tell = functools.partial(tell_to, to)

@@ -77,6 +77,10 @@ class Estimate:
     actors: int
     device: str
     images_per_second: float
+    chunk_seconds: float
+    """Of a whole chunk in one actor."""
+    start_seconds: float
+    """From an actor's first task to its first image: it starts and loads the model."""
     seconds: float
     caption_seconds: float
     """Of `seconds`; 0 where a captioner does it, whose speed is not measured here."""
@@ -112,7 +116,8 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     chunks = plan.chunk_count(wave) - decided if wave else 0
     inversion, generation = resolved.inversion, resolved.generation
     full, rest = divmod(rows, resolved.commit.chunk_size)
-    batches = full * math.ceil(resolved.commit.chunk_size / generation.micro_batch)
+    chunk_batches = math.ceil(resolved.commit.chunk_size / generation.micro_batch)
+    batches = full * chunk_batches
     batches += math.ceil(rest / generation.micro_batch)
     generation_calls = batches * generation.steps
     speed = calibrate(model_spec(resolved), resolved, min(actors, max(1, chunks)))
@@ -141,6 +146,8 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
         unet_rows=inversion_calls * inversion.micro_batch + batches * batch_rows,
         actors=workers,
         device=device,
+        chunk_seconds=chunk_batches * batch_seconds + resolved.commit.chunk_size * speed.finish_image,
+        start_seconds=STAGE_SECONDS + speed.load,
         images_per_second=rows / generate_seconds if rows else 0.0,
         seconds=(fixed + caption_seconds + learn_seconds + invert_seconds + generate_seconds) if rows else 0.0,
         caption_seconds=caption_seconds,

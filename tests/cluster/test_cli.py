@@ -135,13 +135,17 @@ def test_a_killed_driver_is_taken_over(blemished: Path, quiet: Quiet, tmp_path: 
 
 def test_plan_says_what_and_how_long_and_writes_nothing(source: Path) -> None:
     before = sorted(source.parent.rglob("*"))
-    found = json.loads(run("plan", source, "--json", *SMALL).stdout)
+    found = json.loads(run("plan", source, "--json", *SMALL, "--price=3600", "--spot-price=1800").stdout)
     assert (found["real_images"], found["classes"], found["synthetic_images"]) == (12, 4, 60)
     # 3 inversion batches of 4 images x 4 steps; 15 chunks of one batch of 4, both halves of the guidance, 3 steps.
     assert found["unet_calls"] == 3 * 4 + 15 * 3
     assert found["unet_rows"] == 3 * 4 * 4 + 15 * 3 * 8
     assert found["seconds"] > 0
     assert found["disk_bytes"] > 0
+    cost = found["cost"]
+    assert cost["on_demand"] == pytest.approx(found["seconds"] + 180)
+    assert cost["lost_seconds"] == pytest.approx(1.5 * found["chunk_seconds"] + 180 + found["start_seconds"])
+    assert cost["spot"] == pytest.approx(cost["on_demand"] / 2 / (1 - cost["overhead"]))
     assert sorted(source.parent.rglob("*")) == before
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def counts(found: Estimate) -> Estimate:
     timed = {"images_per_second": 0.0, "seconds": 0.0, "caption_seconds": 0.0, "learn_seconds": 0.0}
-    return replace(found, disk_bytes=0, **timed)
+    return replace(found, disk_bytes=0, chunk_seconds=0.0, start_seconds=0.0, **timed)
 
 
 def test_a_long_tail_and_near_copies_are_counted(tmp_path: Path) -> None:
