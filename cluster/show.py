@@ -60,7 +60,8 @@ def print_estimate(found: dict[str, Any]) -> None:
 def print_cost(found: dict[str, Any]) -> None:
     """The fields of an `engine.cost.Cost`."""
     if found["on_demand"] is not None:
-        tell(f"cost: {found['on_demand']:.2f} for {found['machine_hours']:.2f} machine-hours on {found['machines']}")
+        hours = f"{found['machine_hours']:.2f} machine-hours, {found['machines']} at once"
+        tell(f"cost: {found['on_demand']:.2f} for {hours}")
     if found["spot"] is not None:
         each = f"each costs {duration(found['lost_seconds'])}, {100 * found['overhead']:.1f} % in all"
         tell(
