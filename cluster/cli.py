@@ -119,6 +119,9 @@ def expand(
     metrics: Annotated[
         Path | None, typer.Option(help="Keep the run's counters in this file, in Prometheus' text format.")
     ] = None,
+    log_json: Annotated[
+        str, typer.Option("--log-json", metavar="FILE", help="Append what happens, as lines of JSON; - is stderr.")
+    ] = "",
     address: Address = jobs.LOCAL,
     verbose: Verbose = False,
 ) -> None:
@@ -131,7 +134,7 @@ def expand(
     old = ""
     if fork is not None:
         old, settings = settings.output.url, with_values(settings, {"output.url": fork})
-    jobs.expand(settings, verbose, forked=old, metrics=metrics, address=address)
+    jobs.expand(settings, verbose, forked=old, metrics=metrics, address=address, log_json=log_json)
 
 
 @app.command()

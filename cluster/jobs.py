@@ -21,6 +21,7 @@ from engine.learned import Learned
 if TYPE_CHECKING:
     from diffii.images import Limits
     from engine.evaluate import Study
+    from engine.events import Events
     from engine.export.export import Exported
     from engine.scan import Look, LookAt
 
@@ -36,8 +37,30 @@ def expand(
     forked: str = "",
     metrics: Path | None = None,
     address: Address = LOCAL,
+    log_json: str = "",
 ) -> None:
-    """Expand, and say what came of it; nothing to do is said without a Ray. `forked`: an older output to take from."""
+    """Expand, and say what came of it; nothing to do is said without a Ray. `forked`: an older output to take from.
+
+    `log_json` is a file for `engine.events`; `-` is standard error, which then has nothing else.
+    """
+    from engine.events import written
+    from engine.run_id import run_id
+
+    if log_json == "-":
+        console.quiet = True
+    with written(run_id(config), log_json) as events:
+        _expand(config, verbose, estimated, forked, metrics, address, events)
+
+
+def _expand(
+    config: Config,
+    verbose: bool,
+    estimated: bool,
+    forked: str,
+    metrics: Path | None,
+    address: Address,
+    events: Events,
+) -> None:
     from cluster.progress import ProgressLine
     from engine.expand import expand as run_expand
     from engine.export.along import catch_up
@@ -65,7 +88,7 @@ def expand(
             began = time.monotonic()
         start()
         with ProgressLine(console) as progress:
-            run_expand(run, progress, [forked] if forked else (), metrics=metrics)
+            run_expand(run, progress, [forked] if forked else (), metrics=metrics, events=events)
     history = run.history
     kept, lost = history.kept, history.rows - history.kept
     say(

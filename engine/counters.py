@@ -31,6 +31,7 @@ from engine.progress import Actors, Progress
 INVERT, GENERATE = "invert", "generate"
 STAGES = ("caption", "learn", INVERT, GENERATE)
 """Of a run, as its progress calls them; there may be others, such as copies in further formats."""
+CHUNK_STAGES = (READING, WAITING, COMPUTING, ENCODING, STAGING)
 ACTOR_STATES = ("wanted", "here", "ready", "busy")
 DECIDE, PACK, APPEND = "deciding", "packing", "appending"
 """Stages of the committer. Those of a chunk in its actor are called as `actors.board` calls its phases."""
@@ -88,7 +89,7 @@ class Counters:
             self.actors.labels(state)
         for state in ("busy", "idle"):
             self.actor_seconds.labels(state)
-        for stage in (READING, WAITING, COMPUTING, ENCODING, STAGING, DECIDE, PACK, APPEND):
+        for stage in (*CHUNK_STAGES, DECIDE, PACK, APPEND):
             self.stage_seconds.labels(stage)
         for stage in STAGES:
             self.stage_wanted.labels(stage)

@@ -22,6 +22,7 @@ from engine.commit import Packer
 from engine.config import OFF, Config
 from engine.copy_thresholds import Calibration
 from engine.counters import Counted, Counters
+from engine.events import Events, Told
 from engine.export.along import Along, PartMaker
 from engine.export.parts import make_part
 from engine.fork import Fork
@@ -58,18 +59,22 @@ def expand(
     forks: Sequence[str] = (),
     counters: Counters | None = None,
     metrics: Path | None = None,
+    events: Events | None = None,
 ) -> Run:
     """Expand `source.url` into `output.url`; returns when the plan is wholly decided and committed.
 
     Takes a configuration, or the run that `prepare` made of one; `forks` are the URLs of older data sets, of which is
     taken along what fits. What it counts can be read in `counters`, at Ray's metrics endpoint, and in the file
-    `metrics` (Prometheus' text format). Waits while another driver works on the same output. Raises ConfigError,
-    SourceError, ModelError or OutputError before any model loads, FencedError when another driver takes the run over.
+    `metrics` (Prometheus' text format); what happens is told to `events`. Waits while another driver works on the same
+    output. Raises ConfigError, SourceError, ModelError or OutputError before any model loads, FencedError when another
+    driver takes the run over.
     """
     counters = counters or Counters()
-    pulse = Pulse(Counted(progress or Silent(), counters))
+    events = events or Events()
+    pulse = Pulse(Counted(Told(progress or Silent(), events), counters))
     progress = pulse
     run = prepare(work, elsewhere=look_in_ray) if isinstance(work, Config) else work
+    events.say("began", output=run.storage.url, source=run.source.url, version=run.history.version)
     pool = pool_of(run.config)
     older = [Fork(run, url) for url in forks]
     if not pool.gpus:
@@ -89,12 +94,12 @@ def expand(
             old.take_images()
             progress.note(str(old))
         heldout = read_holdout(run, look_in_ray)
-        along = _season(run, pool, progress, counters, heldout)
+        along = _season(run, pool, progress, counters, events, heldout)
         if run.grown is not None:
             along.finish()
             begin_season(run, pool, progress)
             begin(run)
-            along = _season(run, pool, progress, counters, heldout)
+            along = _season(run, pool, progress, counters, events, heldout)
         publish(run)
         along.finish()
         if heldout is not None:
@@ -104,14 +109,21 @@ def expand(
     return run
 
 
-def _season(run: Run, pool: Pool, progress: Progress, counters: Counters, heldout: Source | None) -> Along:
+def _season(
+    run: Run, pool: Pool, progress: Progress, counters: Counters, events: Events, heldout: Source | None
+) -> Along:
     """Make and commit what the known images call for; the copies beside the run, which may still be at work."""
     invert_missing(run, pool, progress, sign_tasks(run, heldout) if heldout else (), counters)
     along = Along(run, exported_in_ray())
     along.begin()
     if run.open_wave() is not None:
-        maker, packer = made_in_ray(run, pool, progress), packed_in_ray(counters)
-        run_waves(run, maker, packer, progress, index_of(run), counters, along.committed)
+        maker, packer = made_in_ray(run, pool, progress, events), packed_in_ray(counters)
+
+        def follow(entry: log.CommitEntry) -> None:
+            events.committed(run, entry)
+            along.committed(entry)
+
+        run_waves(run, maker, packer, progress, index_of(run), counters, follow)
     return along
 
 
@@ -157,13 +169,13 @@ def pool_of(config: Config) -> Pool:
     return Pool(min=min(config.actors.min, top), max=max(config.actors.min, top), gpus=gpus)
 
 
-def made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
+def made_in_ray(run: Run, pool: Pool, progress: Progress, events: Events | None = None) -> Maker:
     """Chunks made by a pool of generators."""
-    config = run.config
+    config, told = run.config, events or Events()
     retries = task_retries(config.commit.chunk_size, config.generation.micro_batch, config.engine.attempts)
 
     def make(wave: log.WaveEntry, chunks: list[int]) -> Iterator[dict[str, Any]]:
-        return stream(
+        made = stream(
             tasks(chunks),
             Generator,
             generator_spec(run),
@@ -172,6 +184,9 @@ def made_in_ray(run: Run, pool: Pool, progress: Progress) -> Maker:
             progress=progress,
             prepare=ChunkRows(run.plan, wave),
         )
+        for result in made:
+            told.chunk(wave, result)
+            yield result
 
     return make
 
