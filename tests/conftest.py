@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 # How long an example takes is no property of the code: on a busy machine any of them is slow.
-settings.register_profile("any machine")
+settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+# What a shell starts in the background ignores SIGINT and hands that on: commands could not be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Two threads on two busy cores wait for each other: ten times slower than one.
 os.environ["OMP_NUM_THREADS"] = "1"
