@@ -30,6 +30,8 @@ class ModelSpec:
     """URL of the concepts to put into it; empty for none."""
     weights: str = ""
     """Digest that a model from a URL must have (`diffii.weights`): each machine has copied it by itself."""
+    compiled: bool = False
+    """The U-Net goes through torch.compile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,7 @@ def load(spec: ModelSpec) -> Backbone:
         raise ModelError(
             f"backbone.model: {spec.model} is not what it was when the run was planned; restore it, or use a new output"
         )
-    backbone = Backbone.load(spec.model, spec.dtype, spec.attention)
+    backbone = Backbone.load(spec.model, spec.dtype, spec.attention, compile_unet=spec.compiled)
     if spec.concepts:
         backbone.use(open_concepts(spec.concepts))
     return backbone
@@ -79,4 +81,5 @@ def fingerprint(backbone: Backbone, concepts: str = "") -> str:
     threads = f" threads-{record.threads}" if record.threads else ""
     known = concepts or (backbone.concepts.digest if backbone.concepts else "")
     named = f" concepts-{known[:16]}" if known else ""
-    return f"{record.device} {record.dtype} {record.attention}{threads}{named} {packages}"
+    kernels = f"{record.attention}{' compiled' if record.compiled else ''}"
+    return f"{record.device} {record.dtype} {kernels}{threads}{named} {packages}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffii.attention import choose
+from diffii.compiled import compiled
 from diffii.concepts.record import Concepts
 from diffii.concepts.tokens import TokenTable, prompt_ids
 from diffii.errors import ModelError
@@ -29,6 +30,8 @@ from diffii.weights import locate
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 CACHED_PROMPTS = 2_000
 """Embeddings kept: 2000 of SD-1.5's in float16 are 240 MB. Two thousand classes with ten suffixes would be 2.6 GB."""
+DECODED_AT_ONCE = 8
+"""Latents, at most, on a card."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,21 @@ class BackboneRecord:
     prediction: str
     image_size: int
     threads: int
+    compiled: bool = False
 
 
 class Backbone:
     """Stable Diffusion 1.x or 2.x, epsilon or v-prediction. Make one with `Backbone.load`."""
 
-    def __init__(self, pipeline: Any, model: str, device: torch.device, dtype: torch.dtype, attention: Attention):
+    def __init__(
+        self,
+        pipeline: Any,
+        model: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        attention: Attention,
+        compile_unet: bool = False,
+    ):
         kernel, reason = choose(attention, device)
         self.device, self.dtype = device, dtype
         self.pipeline = pipeline.to(device)
@@ -56,6 +68,11 @@ class Backbone:
             part.eval().requires_grad_(False)
         if kernel == "xformers":
             pipeline.unet.enable_xformers_memory_efficient_attention()
+        if device.type == "cuda":
+            # What tensor cores read; convolutions would turn every tensor around otherwise. A CPU is no faster so.
+            for part in (pipeline.unet, pipeline.vae):
+                part.to(memory_format=torch.channels_last)
+        self._unet = compiled(pipeline.unet, device) if compile_unet else pipeline.unet
         settings = pipeline.scheduler.config
         self._alphas = pipeline.scheduler.alphas_cumprod.double().numpy()
         self._clean_alpha = 1.0 if settings.get("set_alpha_to_one", True) else float(self._alphas[0])
@@ -78,6 +95,7 @@ class Backbone:
             prediction=self._prediction,
             image_size=self.image_size,
             threads=torch.get_num_threads() if device.type == "cpu" else 0,
+            compiled=compile_unet,
         )
 
     @classmethod
@@ -88,11 +106,13 @@ class Backbone:
         attention: Attention = "auto",
         device: str | None = None,
         lora: str | Path | None = None,
+        compile_unet: bool = False,
     ) -> Backbone:
         """Load `model` (embedded name, directory, or hub id) from safetensors alone.
 
         dtype `auto` is fp16 on CUDA and fp32 on the CPU. `lora` names a safetensors file in any layout diffusers
-        reads, the old attention-processor one included. Raises ModelError naming the model or key and the mend.
+        reads, the old attention-processor one included; for `compile_unet` see `diffii.compiled`. Raises ModelError
+        naming the model or key and the mend.
         """
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -125,7 +145,7 @@ class Backbone:
         refuse_schedule(pipeline.scheduler, model)
         if lora is not None:
             add_lora(pipeline, Path(lora))
-        return cls(pipeline, model, where, _DTYPES[name], attention)
+        return cls(pipeline, model, where, _DTYPES[name], attention, compile_unet)
 
     def grid(self, steps: int, spacing: Spacing) -> Grid:
         """The DDIM grid of this model's own noise schedule."""
@@ -183,22 +203,42 @@ class Backbone:
         """Embeddings (B, T, D) of a batch of prompts."""
         return torch.stack([self.prompt(text) for text in texts])
 
+    def put(self, x: Tensor) -> Tensor:
+        """A copy on the model's device; brought there without waiting for what that is still at.
+
+        A copy even where it is there already: torch.compile takes tensors made outside of inference mode for another
+        kind, and would compile once more for the first step.
+        """
+        if self.device.type == "cpu" or x.device.type != "cpu":
+            return x.to(self.device, copy=True)
+        return x.pin_memory().to(self.device, non_blocking=True)
+
     @torch.inference_mode()
     def epsilon(self, x_BCHW: Tensor, timestep: int, alpha: float, text_BTD: Tensor) -> Tensor:
         """The noise the U-Net sees in float32 latents at `timestep`; float32 (B, C, H, W)."""
         t = torch.full((len(x_BCHW),), timestep, device=self.device, dtype=torch.long)
-        out = self.pipeline.unet(x_BCHW.to(self.dtype), t, encoder_hidden_states=text_BTD, return_dict=False)[0]
+        out = self._unet(x_BCHW.to(self.dtype), t, encoder_hidden_states=text_BTD, return_dict=False)[0]
         return to_epsilon(out.float(), x_BCHW, alpha, self._prediction)
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> Tensor:
         """uint8 images (B, S, S, 3) -> float32 latents (B, C, H, W): the posterior mean times the scaling factor."""
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)
+        x = self.put(torch.from_numpy(np.ascontiguousarray(images))).permute(0, 3, 1, 2)
         posterior = self.pipeline.vae.encode((x.float() / 127.5 - 1.0).to(self.dtype)).latent_dist
         return posterior.mean.float() * self._scaling
 
     @torch.inference_mode()
     def decode(self, latents_BCHW: Tensor) -> np.ndarray:
         """float32 latents -> float32 images (B, S, S, 3) in about [0, 1]; not clipped, so that NaN stays visible."""
-        x = self.pipeline.vae.decode((latents_BCHW / self._scaling).to(self.dtype), return_dict=False)[0]
+        scaled = (latents_BCHW / self._scaling).to(self.dtype)
+        vae, size = self.pipeline.vae, _slice(len(scaled)) if self.device.type == "cuda" else len(scaled)
+        x = torch.cat([vae.decode(part, return_dict=False)[0] for part in scaled.split(size)])
         return cast(np.ndarray, (x.float() / 2.0 + 0.5).permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _slice(rows: int) -> int:
+    """How many latents are decoded at once on a card, where the decoder takes more memory a row than the U-Net.
+
+    All slices of a batch are of one size, or a row's bits would follow from its place (law 5).
+    """
+    return max(size for size in range(1, DECODED_AT_ONCE + 1) if rows % size == 0)

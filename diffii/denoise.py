@@ -39,12 +39,12 @@ def denoise(
     steps above the clean end it comes down, where that is not the top: until then it waits in its place, so that a
     batch keeps its shape.
     """
-    begins = torch.tensor(steps, device=backbone.device).view(-1, 1, 1, 1) if steps is not None else None
+    begins = backbone.put(torch.tensor(steps)).view(-1, 1, 1, 1) if steps is not None else None
     top = max(steps) if steps is not None else grid.steps
     plain_BTD = backbone.prompts(list(plain))
     suffix_BTD = backbone.prompts(list(with_suffix))
     empty_BTD = backbone.prompt("").expand_as(plain_BTD)
-    x = noise_BCHW.to(backbone.device)
+    x = backbone.put(noise_BCHW)
     suffixed, guided, way = first_stage(grid, split), guided_steps(grid, guidance, interval), path(solver)
     for index in reversed(range(top)):
         text = suffix_BTD if suffixed[index] else plain_BTD

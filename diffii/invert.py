@@ -41,7 +41,7 @@ def invert(
         if noise_BCHW is None:
             raise ValueError(f"{diffused} steps are to be diffused, and there is no noise to do it with")
         alpha = grid.alphas[diffused - 1]
-        x = alpha**0.5 * x + (1 - alpha) ** 0.5 * noise_BCHW.to(backbone.device)
+        x = alpha**0.5 * x + (1 - alpha) ** 0.5 * backbone.put(noise_BCHW)
     way = path(solver)
     for index in range(diffused, grid.steps):
         timestep, below = grid.timesteps[index], grid.below(index)

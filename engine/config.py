@@ -201,6 +201,9 @@ class BackboneConfig(_Group):
     """Arithmetic of the model: auto is fp16 on CUDA and fp32 on the CPU."""
     attention: Attention = "auto"
     """Attention kernel: auto is xformers on CUDA if it answers a probe, else PyTorch's own."""
+    compile: bool = False
+    """Run the U-Net through torch.compile: faster after a minute or more of compiling, once per machine. It needs a
+    compiler there."""
 
 
 class InversionConfig(_Group):
@@ -397,6 +400,7 @@ GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.targ
 """May change upwards: more rows of the same plan, which `engine.next_wave` holds every class to."""
 UNSAID: dict[str, Any] = {
     "source.fit": "crop",
+    "backbone.compile": False,
     "inversion.diffuse": 0.0,
     "inversion.solver": "ddim",
     "generation.solver": "ddim",

@@ -248,6 +248,7 @@ class Plan:
             "kind": self.arm.name,
             "weights": self.weights,
             "dtype": config.backbone.dtype,
+            **({"compiled": True} if config.backbone.compile else {}),
             "inversion": inversion,
             "generation": config.generation.named(),
         }
@@ -274,6 +275,7 @@ class Plan:
         base = [LATENTS_STORED, self.weights, dtype, inversion.preset, inversion.steps, inversion.micro_batch]
         base += [["diffuse", inversion.diffuse]] if inversion.diffuse else []
         base += [["solver", inversion.solver]] if inversion.solver != "ddim" else []
+        base += ["compiled"] if self.config.backbone.compile else []
         base += [concepts] if concepts else []
         return [*base, *named(self.config.source.fit).items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from actors.generator import GeneratorSpec
@@ -32,10 +33,15 @@ def model_spec(config: Config, concepts: str = "", weights: str = "") -> ModelSp
     )
 
 
+def _resident(run: Run) -> ModelSpec:
+    """The model of those whose every call has one shape; others would compile for a few calls."""
+    return replace(model_spec(run.config, concepts_url(run), run.plan.weights), compiled=run.config.backbone.compile)
+
+
 def inverter_spec(run: Run) -> InverterSpec:
     config = run.config
     return InverterSpec(
-        model=model_spec(config, concepts_url(run), run.plan.weights),
+        model=_resident(run),
         output_url=run.storage.url,
         steps=config.inversion.steps if run.plan.arm.takes == "inversions" else 0,
         spacing=spacing(config),
@@ -53,7 +59,7 @@ def inverter_spec(run: Run) -> InverterSpec:
 def generator_spec(run: Run) -> GeneratorSpec:
     config = run.config
     return GeneratorSpec(
-        model=model_spec(config, concepts_url(run), run.plan.weights),
+        model=_resident(run),
         output_url=run.storage.url,
         begun_with=(learned_of(run.history, 0) or run.plan.learned).concepts,
         arm=config.arm.name,
