@@ -221,7 +221,7 @@ class InversionConfig(_Group):
     """Length of a circle point: that of its parents, or sqrt(D) as Gaussian noise has. Inversions come out shorter than
     noise (0.85 of it on the embedded model), and sampling from their length gave fewer images of the right class."""
     micro_batch: Count = 16
-    """Rows of every model call while inverting."""
+    """Rows of every model call while inverting. Measured on a GPU as `generation.micro_batch` is."""
 
     def named(self) -> dict[str, Any]:
         """The settings as recipes name them: what is as before it could be set is not named."""
@@ -240,7 +240,8 @@ class GenerationConfig(_Group):
     split: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
     """Fraction of the path, counted from the noise end, whose prompt has the suffix."""
     micro_batch: Count = 16
-    """Images of every model call while generating (twice as many rows under guidance)."""
+    """Images of every model call while generating (twice as many rows under guidance). A run that is begun on a GPU
+    measures what is best there, unless this is set (`engine.probe`)."""
 
     @field_validator("guidance_interval")
     @classmethod
@@ -350,6 +351,9 @@ class EngineConfig(_Group):
     """Seconds without an answer of the model after which an actor counts as hung and is ended."""
     attempts: Annotated[int, Field(ge=2, le=20)] = 4
     """Processes that must have died over a row before it is given up as poisoned."""
+    probe: Literal["auto", "on", "off"] = "auto"
+    """Measure, before a new run is planned, how many rows of a model call fit and are fastest, and keep to it; `auto`:
+    on a GPU. Of a key that is set, `generation.micro_batch` or `inversion.micro_batch`, nothing is measured."""
 
 
 class CommitConfig(_Group):
@@ -415,7 +419,7 @@ OPERATIONAL = frozenset(
     | {"output.url", "output.include_real", "backbone.model", "backbone.license"}
     | {"actors.min", "actors.max", "actors.gpus"}
     | {"actors.spot_notices", "actors.allow_smaller_batch"}
-    | {"engine.stall_timeout", "engine.attempts", "dedup.holdout", "learn.workers", "learn.concepts"}
+    | {"engine.stall_timeout", "engine.attempts", "engine.probe", "dedup.holdout", "learn.workers", "learn.concepts"}
     | {"captions.endpoint", "captions.endpoint_model", "captions.endpoint_key_variable"}
 )
 """Free: no byte depends on them, unless `actors.allow_smaller_batch` lets it. Source, model and concepts are identified

@@ -18,6 +18,7 @@ from actors.generator import Generator
 from diffii.attention import choose
 from diffii.dataset import layout, log
 from diffii.dataset.patience import Tally
+from engine.batch_stage import settle_batches
 from engine.commit import Packer
 from engine.config import OFF, Config
 from engine.copy_thresholds import Calibration
@@ -86,6 +87,7 @@ def expand(
         if waited:
             refresh(run)
         keep_source_notes(run)
+        settle_batches(run, pool, progress, forks)
         for old in older:
             old.take_learned()
         settle(run, pool, progress)
@@ -137,7 +139,9 @@ def prepare_data_set(run: Run, progress: Progress, learn: bool = True) -> Learne
     with driving(run.storage, progress.note, pulse.doing) as waited:
         if waited:
             refresh(run)
-        settle(run, pool_of(run.config), progress, learn)
+        pool = pool_of(run.config)
+        settle_batches(run, pool, progress)
+        settle(run, pool, progress, learn)
     return run.plan.learned
 
 

@@ -18,6 +18,7 @@ from engine.append import LogWriter
 from engine.config import OFF, UNSAID, Config
 from engine.defaults import resolve, with_values
 from engine.licences import licence_at
+from engine.micro_batches import as_begun
 from engine.plan import Plan
 from engine.run import DIGESTS, EMBEDDER, LATENTS, WEIGHTS, Run, known_source, plan_of
 from engine.scan import LookAt, Reading, read_source
@@ -40,6 +41,7 @@ def prepare(config: Config, source: Source | None = None, elsewhere: LookAt | No
     plan = make_plan(config, source, elsewhere)
     storage = Storage(config.output.url)
     history = read_log(storage)
+    plan = as_begun(plan, history)
     run = Run(storage, plan.config, plan.source, plan, history)
     _check(run)
     return run
@@ -48,6 +50,8 @@ def prepare(config: Config, source: Source | None = None, elsewhere: LookAt | No
 def refresh(run: Run) -> None:
     """Read the log again: another driver may have gone on since. Raises OutputError or ConfigError."""
     run.history = read_log(run.storage)
+    run.plan = as_begun(run.plan, run.history)
+    run.config = run.plan.config
     run.writer = LogWriter(run.storage, run.history, secrets.token_hex(8))
     _check(run)
 
