@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run tests/bench/gpu.py on a machine that has torch, transformers and a card, but not diffii's other packages.
+# Run tests/bench/card.py on a machine that has torch, transformers and a card, but not diffii's other packages.
 # Those may lie as wheels in .whl/ at the root of the repository; nothing is downloaded and nothing stays installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -14,4 +14,4 @@ if compgen -G '.whl/*.whl' >/dev/null; then
 fi
 
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error
-"$python" -m tests.bench.gpu "$@"
+"$python" -m tests.bench.card "$@"
