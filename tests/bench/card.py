@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PARTS: dict[str, dict[str, list[str]]] = {
     "gpu": {
         "cuda": ["--seconds", "150"],
@@ -46,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = set(options.only) - set(PARTS)
     if unknown:
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("bench: torch sees no CUDA card here", file=sys.stderr)
+        return 2
     seconds = options.seconds or (460.0 if options.device == "cuda" else None)
     end = None if seconds is None else time.monotonic() + seconds
     report: dict[str, Any] = {}
