@@ -40,8 +40,8 @@ GARMENTS: dict[str, Any] = {
 """The embedded model knows five coarse words; at 32 px a guidance of 7.5 burns the colours, and 1.5 taught classifiers
 more than 3 (tests/bench/NOTES.md)."""
 
-BROUGHT = {"garments": GARMENTS, "reference": REFERENCE, "fast": FAST}
-"""All that `resolve` may put in the place of a default."""
+PRESETS = {"reference": REFERENCE, "fast": FAST}
+"""What `inversion.preset` puts in the place of defaults."""
 
 
 def resolve(config: Config, classes: tuple[str, ...]) -> Config:
@@ -53,7 +53,7 @@ def resolve(config: Config, classes: tuple[str, ...]) -> Config:
     values: dict[str, Any] = {}
     if model == EMBEDDED:
         values |= GARMENTS
-    values |= {"reference": REFERENCE, "fast": FAST}.get(config.inversion.preset, {})
+    values |= PRESETS.get(config.inversion.preset, {})
     return from_flat({**values, **explicit, "backbone.model": model})
 
 

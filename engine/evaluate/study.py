@@ -13,8 +13,8 @@ from diffii.errors import ConfigError
 from diffii.hashing import digest
 from diffii.protocols.task import Task
 from engine.config import GROWABLE, Config
-from engine.defaults import BROUGHT, explicit_keys, with_values
-from engine.evaluate.tasks import TUNING_SEED, Questions, own_images
+from engine.defaults import explicit_keys, resolve, with_values
+from engine.evaluate.tasks import TUNING_SEED, Questions, draw, own_images
 from engine.plan import LATENTS_STORED
 from engine.run import LATENTS
 
@@ -106,10 +106,11 @@ class Study:
         if arm not in ARMS:
             return ""
         config = with_values(self.config, {**self._unmarked, "arm.name": arm})
+        # As resolved: what `auto` and a preset mean may differ from one version to the next, and so may how a row's
+        # beginning is stored.
+        config = resolve(config, draw(self.questions, self.first_seed).classes)
         chosen = {**config.identity(), **{key: config.flat()[key] for key in sorted(GROWABLE)}}
-        chosen |= {"learn.concepts": config.learn.concepts}
-        # What `auto` means, and how a row's beginning is stored, may differ from one version to the next.
-        chosen |= {"brought": BROUGHT, LATENTS: LATENTS_STORED}
+        chosen |= {"learn.concepts": config.learn.concepts, LATENTS: LATENTS_STORED}
         return digest({key: value for key, value in chosen.items() if key not in _OF_A_SEED})[:8]
 
     @property

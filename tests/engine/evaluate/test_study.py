@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from diffii.errors import ConfigError, SourceError
+from engine.defaults import GARMENTS, PRESETS
 from engine.evaluate.publish import _markdown
 from engine.evaluate.sets import _name, _parquet
 from engine.evaluate.study import Study
@@ -76,6 +77,22 @@ def test_settings_name_what_makes_a_difference_and_nothing_else() -> None:
     assert named("real") == named("real", **other), "real images are the same whatever is made beside them"
     assert named("noise") == named("noise", **{"actors.max": 2})
     assert study(p=0.3).settings("real") != study().settings("real")
+
+
+def test_settings_name_what_auto_and_a_preset_mean_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(**values: object) -> str:
+        return study(config=from_flat(values)).settings("diff-ii")
+
+    fast = {"inversion.preset": "fast"}
+    before = named(), named(**fast)
+    monkeypatch.setitem(PRESETS["fast"], "generation.steps", 99)
+    assert named() == before[0], "another preset was changed"
+    changed = named(**fast)
+    assert changed != before[1]
+    monkeypatch.setitem(GARMENTS, "generation.guidance_scale", 9.0)
+    assert named() != before[0]
+    assert named(**fast) not in {before[1], changed}
+    assert named(**{"generation.guidance_scale": 1.5}) == before[0], "said, or brought: it is the same set"
 
 
 def test_a_set_has_its_draws_seeds_and_a_long_tail_its_own_number() -> None:
