@@ -40,6 +40,8 @@ class Losses(threading.Thread):
         self._url, self._over, self._lock = url, threading.Event(), threading.Lock()
         self._tries: dict[tuple[str, str], Try] = {}
         self._ends: list[tuple[str, str, str, float]] = []
+        self._looked = self.now()
+        """When the last look began that has ended."""
         self.error: BaseException | None = None
 
     def __enter__(self) -> Losses:
@@ -65,9 +67,9 @@ class Losses(threading.Thread):
             return any(found.node == node for found in self._tries.values())
 
     def idle(self, node: str, seconds: float) -> bool:
-        """Whether no actor there has been seen with a chunk for so long."""
+        """Whether no actor there has been seen with a chunk for so long; as long as nobody looked is no proof."""
         with self._lock:
-            return all(self.now() - found.last > seconds for found in self._tries.values() if found.node == node)
+            return all(self._looked - found.last > seconds for found in self._tries.values() if found.node == node)
 
     def told(self) -> list[Loss]:
         """What each end cost; call it after the run."""
@@ -94,6 +96,7 @@ class Losses(threading.Thread):
                 return
 
     def _look(self, storage: Storage) -> None:
+        began = self.now()
         for name, _ in storage.find(layout.ATTEMPTS):
             # Read each time: the next journal of a chunk has the names of the one before.
             data = storage.read_or_none(name) if "/wave-" in name else None
@@ -103,3 +106,5 @@ class Losses(threading.Thread):
             chunk, process = name.rpartition("-")[0], entry["process"]
             with self._lock:
                 self._tries.setdefault((chunk, process), Try(chunk, entry["node"], now, now)).last = now
+        with self._lock:
+            self._looked = began
