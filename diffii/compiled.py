@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.exc import InductorError
 
 from diffii.errors import ModelError
 from diffii.model_checks import one_line
@@ -21,6 +19,10 @@ def compiled(unet: torch.nn.Module, device: torch.device) -> Any:
 
     Raises ModelError now, not at the first image, where the machine has no compiler.
     """
+    # Here, not above: importing it takes seconds, of every process that knows what a backbone is and loads none.
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
     try:
         torch.compile(lambda x: x * 2.0 + 1.0, dynamic=False)(torch.ones(8, device=device))
     except (InductorError, TorchDynamoException, RuntimeError, OSError) as error:
