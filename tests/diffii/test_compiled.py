@@ -79,3 +79,8 @@ def test_a_machine_without_a_compiler_is_told_when_the_model_is_loaded(model: Pa
     assert done.stdout.startswith("backbone.compile: torch.compile does not work on this machine")
     assert "g++" in done.stdout and "backbone.compile=false" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+def test_knowing_what_a_backbone_is_does_not_import_the_compiler() -> None:
+    look = "import sys, diffii.backbone; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0
