@@ -33,7 +33,7 @@ from diffii.classifiers import Job, classifier
 from diffii.classifiers.job import targets
 from diffii.classifiers.lite0 import features
 from diffii.classifiers.pixels import pixels_of
-from diffii.classifiers.scratch import Scratch
+from diffii.classifiers.scratch import Scratch, _normalise
 from diffii.dataset.labelled import Labelled, labelled
 from diffii.dataset.snapshot import open_snapshot
 from diffii.dataset.storage import Storage
@@ -96,8 +96,7 @@ def _sureness(task: Task, real: Labelled, pixels: np.ndarray, labels: np.ndarray
         wanted = torch.from_numpy(np.concatenate(targets(job, smoothing=0.1)))
         network = Scratch()._train(job, images, wanted, len(real.labels))
         with torch.inference_mode():
-            x = (torch.from_numpy(pixels).float() / 127.5 - 1.0).mul_(2.0).permute(0, 3, 1, 2)
-            total += network(x).softmax(1).numpy()[np.arange(len(labels)), labels]
+            total += network(_normalise(torch.from_numpy(pixels))).softmax(1).numpy()[np.arange(len(labels)), labels]
     return total / NETWORKS
 
 
