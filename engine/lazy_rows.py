@@ -26,7 +26,7 @@ def tasks(chunks: Iterable[int]) -> pa.Table:
 
 
 class ChunkRows:
-    """Tasks of `tasks` in, the rows of their chunks out (see `engine.plan.CHUNK_SCHEMA`). Travels to the actors."""
+    """Tasks of `tasks` in, the rows of their chunks out (see `engine.row.CHUNK_SCHEMA`). Travels to the actors."""
 
     def __init__(self, plan: Plan, wave: WaveEntry) -> None:
         self._plan, self._wave = plan, wave

@@ -10,8 +10,8 @@ from actors.generator import Generator
 from diffii.dataset import log
 from diffii.errors import ModelError, OutputError
 from diffii.weights import locate, weights_digest
-from engine.plan import Row
 from engine.prepare import load_run
+from engine.row import Row
 from engine.run import Run
 from engine.specs import generator_spec, model_spec
 

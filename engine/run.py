@@ -15,13 +15,14 @@ from diffii.dataset.storage import Storage
 from diffii.dataset.tables import read_table
 from diffii.errors import OutputError
 from engine.append import LogWriter
+from engine.cache_keys import LATENTS_STORED
 from engine.card_of_run import write_card
 from engine.config import AUTO, OFF, Config
 from engine.growth import Growth
 from engine.learned import Learned
 from engine.leftovers import decided_already, half_written
 from engine.next_wave import next_wave
-from engine.plan import LATENTS_STORED, Plan
+from engine.plan import Plan
 from engine.seasons import CONCEPTS, fitted, growths_of, learned_of, source_of
 from engine.source import Source
 
@@ -33,7 +34,7 @@ EMBEDDER = "embedder_weights"
 SUFFIXES = "suffixes_digest"
 """The same for the contexts that were found in the source."""
 LATENTS = "latents"
-"""Key for how the arm's latents and inversions are stored: `engine.plan.LATENTS_STORED`."""
+"""Key for how the arm's latents and inversions are stored: `engine.cache_keys.LATENTS_STORED`."""
 DIGESTS = (WEIGHTS, EMBEDDER, CONCEPTS, SUFFIXES, LATENTS)
 CONCEPTS_FROM = "learn.concepts"
 GIVEN = "given"

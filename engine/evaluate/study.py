@@ -12,10 +12,10 @@ from diffii.embedder_weights import LITE0
 from diffii.errors import ConfigError
 from diffii.hashing import digest
 from diffii.protocols.task import Task
+from engine.cache_keys import LATENTS_STORED
 from engine.config import GROWABLE, Config
 from engine.defaults import explicit_keys, resolve, with_values
 from engine.evaluate.tasks import TUNING_SEED, Questions, draw, own_images
-from engine.plan import LATENTS_STORED
 from engine.run import LATENTS
 
 REAL, MIXUP, CUTMIX = "real", "mixup", "cutmix"

@@ -26,8 +26,9 @@ from diffii.denoise import denoise
 from diffii.errors import ModelError, OutputError, SourceError
 from engine.inversions import missing_tasks, task_table
 from engine.next_wave import first_wave
-from engine.plan import CHUNK_SCHEMA, Plan
+from engine.plan import Plan
 from engine.prepare import prepare
+from engine.row import CHUNK_SCHEMA
 from engine.run import Run
 from engine.settings import from_flat
 from engine.specs import generator_spec, inverter_spec, model_spec

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffii.circle import circle_point, gaussian
-from engine.plan import Row
+from engine.row import Row
 from engine.run import Run
 
 

@@ -64,7 +64,8 @@ from engine.copy_thresholds import calibrate
 from engine.defaults import resolve
 from engine.near_copies import NearCopies, Threshold
 from engine.next_wave import first_wave
-from engine.plan import Plan, Row
+from engine.plan import Plan
+from engine.row import Row
 from engine.scan import read_source
 from engine.settings import from_flat
 from engine.source import iter_bytes

@@ -9,8 +9,8 @@ from unittest import mock
 
 from PIL import Image
 
-from engine.plan import Row
 from engine.progress import Silent
+from engine.row import Row
 from engine.run import begin
 from engine.waves import run_waves
 from tests.engine import imaginary_run

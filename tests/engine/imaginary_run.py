@@ -16,7 +16,8 @@ from diffii.hashing import sha256
 from diffii.signatures import DIMENSIONS, Signatures
 from engine.near_copies import NearCopies, Threshold
 from engine.pack import PackOrder, pack
-from engine.plan import Plan, Row
+from engine.plan import Plan
+from engine.row import Row
 from engine.run import Run
 from engine.settings import from_flat
 from tests.engine.sources import imaginary

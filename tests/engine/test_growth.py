@@ -11,7 +11,8 @@ from diffii.arms import ARMS
 from diffii.errors import OutputError
 from diffii.hashing import sha256
 from engine.growth import Growth, Turn, last_turn
-from engine.plan import Plan, Row
+from engine.plan import Plan
+from engine.row import Row
 from engine.seasons import fitted, news
 from engine.settings import from_flat
 from engine.source import Source, SourceImage

@@ -21,8 +21,9 @@ from diffii.dataset.storage import Storage
 from diffii.features import perceptual_hash
 from diffii.hashing import sha256
 from diffii.images import encode
-from engine.plan import Plan, Row
+from engine.plan import Plan
 from engine.progress import Silent
+from engine.row import Row
 from engine.run import Run, begin
 from engine.scan import read_source
 from engine.settings import from_flat
