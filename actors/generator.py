@@ -7,7 +7,6 @@ bad row, a dead process or failing storage means for a chunk is decided in `acto
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,33 +18,27 @@ import torch
 from actors.attempts import Journal, Process, of_chunk
 from actors.board import COMPUTING, ENCODING, STAGING, WAITING
 from actors.desk import Desk, Hold
-from actors.failures import RowFault, describe, refuse_if_all
+from actors.failures import refuse_if_all
 from actors.gpu_clock import GpuClock
-from actors.inverter import read_inversion
 from actors.model import ActorSpec, fingerprint, load
 from actors.preemption import gone_nodes, ray_node
-from actors.set_aside import read_set_aside
+from actors.row_record import row_record
 from actors.shield import Shield
 from actors.small_cards import fitting, make_smaller
+from actors.starts import RowStart, Starts
 from actors.unet_rows import UnetRows
-from diffii.arms import ARMS, DIFF_II, Parent, Start
-from diffii.arms.interface import Moment
+from diffii.arms import ARMS, DIFF_II
 from diffii.circle import Norm
 from diffii.dataset import layout, staged
 from diffii.dataset.patience import Meter
 from diffii.dataset.storage import Storage
 from diffii.denoise import denoise
 from diffii.embedding import Embedder
-from diffii.features import perceptual_hash
-from diffii.hashing import sha256
-from diffii.image_checks import fault
-from diffii.images import Encoding, encode
+from diffii.images import Encoding
 from diffii.kinds import Solver
 from diffii.schedule import Spacing
 
 ENCODE_THREADS = 2
-CACHED_INVERSIONS = 2_000
-"""Inversions kept in memory: 2000 of SD-1.5's are 260 MB, and a chunk of many classes shares few parents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,23 +63,8 @@ class GeneratorSpec(ActorSpec):
     """Digest of the concepts that the run was begun with; see `actors.model.fingerprint`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Where a row's denoising begins, or why it cannot."""
-
-    at: Start
-    fault: str | None = None
-
-
-_NOWHERE = Start(noise=np.empty(0), steps=0)
-
-
-class _NoParent(Exception):
-    """The image that a row is to be made from was set aside."""
-
-
 class Generator:
-    """A callable for Ray Data: a table with one chunk per row (see `engine.plan.CHUNK_SCHEMA`)."""
+    """A callable for Ray Data: a table with one chunk per row (see `engine.row.CHUNK_SCHEMA`)."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         self._spec = spec
@@ -111,7 +89,7 @@ class Generator:
         self._gpu, self._calls, self._unet_rows = GpuClock(), Meter(), UnetRows()
         self._backbone.epsilon = self._unet_rows.counting(self._shield.watchdog.beating(self._backbone.epsilon))
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
-        self._inversions: OrderedDict[str, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._starts = Starts(self._storage, self._arm, self._backbone.latent_shape, self._grid.alphas, spec.norm)
         self._desk.open(self._shield.watchdog)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -127,7 +105,10 @@ class Generator:
         with self._desk.holding(subject.words) as hold:
             journal = Journal(self._storage, subject, self._process, gone_nodes, hold.excused)
             journal.check_memory(self._rows)
-            starts = self._starts(rows, hold)
+            starts: list[RowStart] = []
+            for row in rows:
+                starts.append(self._start(row))
+                hold.moved()
             for index, reason in journal.blamed(self._spec.attempts).items():
                 starts[index] = replace(starts[index], fault=reason)
             hold.at(WAITING)
@@ -166,53 +147,13 @@ class Generator:
             image = self._model([row], [start], [0] * self._rows)[0]
         return self._finish(row, start, image)
 
-    # -- the start of each row: geometry on the CPU, float32 --------------------------------------------------------
-
-    def _starts(self, rows: list[dict[str, Any]], hold: Hold) -> list[_Start]:
-        starts: list[_Start] = []
-        for row in rows:
-            starts.append(self._start(row))
-            hold.moved()
-        return starts
-
-    def _start(self, row: dict[str, Any]) -> _Start:
-        try:
-            keys = dict.fromkeys(key for key in (row["inversion_a"], row["inversion_b"]) if key)
-            found = [self._inversion(key) for key in keys]
-            parents = [Parent(latent=latent, inversion=inversion) for latent, inversion in found]
-            moment = Moment(
-                shape=self._backbone.latent_shape,
-                seed=row["seed"],
-                phi=row["phi"],
-                strength=row["strength"],
-                alphas=self._grid.alphas,
-                norm=self._spec.norm,
-            )
-            return _Start(self._arm.start(parents, moment))
-        except _NoParent as error:
-            return _Start(_NOWHERE, str(error))
-        except RowFault as error:
-            return _Start(_NOWHERE, describe(error))
-
-    def _inversion(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        found = self._inversions.get(key)
-        if found is None:
-            try:
-                found = read_inversion(self._storage, key)
-            except FileNotFoundError:
-                aside = read_set_aside(self._storage, layout.set_aside(layout.inversion(key)))
-                if aside is None:
-                    raise
-                raise _NoParent(f"its parent {aside}") from None
-            self._inversions[key] = found
-            if len(self._inversions) > CACHED_INVERSIONS:
-                self._inversions.popitem(last=False)
-        return found
+    def _start(self, row: dict[str, Any]) -> RowStart:
+        return self._starts.of(row)
 
     # -- denoising at one fixed shape -------------------------------------------------------------------------------
 
     def _denoise(
-        self, rows: list[dict[str, Any]], starts: list[_Start], journal: Journal
+        self, rows: list[dict[str, Any]], starts: list[RowStart], journal: Journal
     ) -> list[Future[dict[str, Any]]]:
         futures: dict[int, Future[dict[str, Any]]] = {}
         errors: list[Exception] = []
@@ -228,7 +169,7 @@ class Generator:
                 futures[index] = self._encoders.submit(self._finish, rows[index], start, None)
         return [futures[index] for index in range(len(rows))]
 
-    def _model(self, rows: list[dict[str, Any]], starts: list[_Start], batch: list[int]) -> np.ndarray:
+    def _model(self, rows: list[dict[str, Any]], starts: list[RowStart], batch: list[int]) -> np.ndarray:
         spec = self._spec
         noise = torch.from_numpy(np.stack([starts[i].at.noise for i in batch]))
         steps = [starts[i].at.steps for i in batch]
@@ -250,35 +191,17 @@ class Generator:
 
     # -- finishing in threads ---------------------------------------------------------------------------------------
 
-    def _finish(self, row: dict[str, Any], start: _Start, outcome: np.ndarray | Exception | None) -> dict[str, Any]:
-        """A row of the staged file; without an outcome the fault of its start is the reason."""
-        columns = ["sample_id", "label", "ordinal", "seed", "parent_a", "parent_b", "suffix", "recipe"]
-        if self._arm.takes == "latents":
-            columns += staged.EDITED.names
-        record: dict[str, Any] = {name: row[name] for name in columns}
-        record |= {
-            "phi": start.at.phi,
-            "theta": start.at.theta,
-            "reason": "",
-            "image_sha256": "",
-            "phash": bytes(8),
-            "image": b"",
-        }
-        if not isinstance(outcome, np.ndarray):
-            reason = start.fault if outcome is None else describe(outcome)
-            return record | {"outcome": staged.POISONED, "reason": reason}
-        trouble = fault(outcome)
-        if trouble is not None:
-            return record | {"outcome": staged.REJECTED, "reason": trouble}
-        pixels = (np.clip(outcome, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-        data = encode(pixels, self._spec.encoding, self._spec.quality, self._spec.mark)
-        return record | {
-            "outcome": staged.KEPT,
-            "image": data,
-            "image_sha256": sha256(data),
-            "phash": perceptual_hash(pixels),
-            "pixels": pixels,
-        }
+    def _finish(self, row: dict[str, Any], start: RowStart, outcome: np.ndarray | Exception | None) -> dict[str, Any]:
+        spec = self._spec
+        return row_record(
+            row,
+            start,
+            outcome,
+            edited=self._arm.takes == "latents",
+            encoding=spec.encoding,
+            quality=spec.quality,
+            mark=spec.mark,
+        )
 
     def _embed(self, rows: list[dict[str, Any]], hold: Hold) -> None:
         kept = [row for row in rows if row["outcome"] == staged.KEPT]
