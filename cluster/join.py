@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster.authentication import demand_token
+from cluster.ending import heed_sigterm
 from cluster.local import hide_reports, stderr_closed
 from diffii.errors import ClusterError
 
@@ -47,6 +48,7 @@ def joined_ray(verbose: bool = False) -> Iterator[None]:
         ) from error
     except AuthenticationError as error:
         raise ClusterError("--address auto: the cluster does not know this token; see RAY_AUTH_TOKEN_PATH") from error
+    heed_sigterm()
     if not verbose:
         hide_reports()
     try:

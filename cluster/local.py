@@ -13,6 +13,7 @@ import ray
 from ray._private import worker
 
 from cluster.authentication import read_environment
+from cluster.ending import heed_sigterm
 from diffii.errors import ClusterError
 
 SPARE_CPUS = 2
@@ -52,6 +53,7 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
             logging_level=logging.INFO if verbose else logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
         )
+    heed_sigterm()
     if not verbose:
         hide_reports()
     try:

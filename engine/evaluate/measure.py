@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
 from itertools import product
-from typing import Any
+from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError
@@ -39,7 +38,7 @@ def evaluate(study: Study, progress: Progress) -> list[dict[str, Any]]:
     tail = study.questions.long_tailed
     rates = {name: study.learning_rates(classifier(name, tail).learning_rates) for name in study.classifiers}
     storage = Storage(study.url)
-    with driving(storage, progress.note), closing(_Trainings(progress)) as trainings:
+    with driving(storage, progress.note), _Trainings(progress) as trainings:
         results = Rows(storage, RESULTS_FILE, RESULTS, KEY)
         tuned = Rows(storage, CHOICES_FILE, TUNING, (*KEY, "p", "lr"))
         sets = Sets(study, progress)
@@ -155,6 +154,8 @@ class _Trainings:
         self._pool = ThreadPoolExecutor(at_once)
         self._progress, self._lock = progress, threading.Lock()
         self._open: list[Future[None]] = []
+        self._running: set[ray.ObjectRef[dict[str, Any]]] = set()
+        self._interrupted = False
 
     def submit(self, order: Training, then: Callable[[dict[str, Any]], None]) -> None:
         """Raises what one that failed meanwhile raised: hours of sets may lie between an error and the end."""
@@ -178,9 +179,18 @@ class _Trainings:
                 self._open.clear()
                 return
 
-    def close(self) -> None:
-        """Wait for those under way; the others are not begun."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Wait for those under way after an error, end them when interrupted; the others are not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            with self._lock:
+                self._interrupted = True
+                for task in self._running:
+                    ray.cancel(task, force=True)
+        self._pool.shutdown(wait=True)
 
     def _raise_failed(self) -> None:
         for future in self._open:
@@ -189,9 +199,17 @@ class _Trainings:
 
     def _run(self, order: Training, then: Callable[[dict[str, Any]], None]) -> None:
         task = ray.remote(train).options(num_cpus=1, num_gpus=self._gpus, max_retries=2)
+        with self._lock:
+            if self._interrupted:
+                return
+            running = task.remote(order)
+            self._running.add(running)
         try:
-            found = ray.get(task.remote(order))
+            found = ray.get(running)
         except RayError as error:
             raise our_error(error) or error from None
+        finally:
+            with self._lock:
+                self._running.remove(running)
         with self._lock:
             then(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import pytest
 import diffii as snapshots
 from cluster.progress import SAY_EVERY
 from diffii.dataset import layout
+from diffii.dataset.driver import read_driver
+from diffii.dataset.storage import Storage
 from diffii.garments.catalog import CONTEXTS
 from engine.verify import verify
 from tests.cluster.commands import SMALL, diffii, kill_when, run
@@ -131,6 +134,25 @@ def test_a_killed_driver_is_taken_over(blemished: Path, quiet: Quiet, tmp_path: 
     found, expected = verify(str(out)), verify(str(quiet.out))
     assert found.problems == found.orphans == []
     assert (found.digest, found.shards_digest) == (expected.digest, expected.shards_digest)
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_driver_that_is_told_to_end_says_so_and_gives_up_its_output(
+    blemished: Path, tmp_path: Path, told: signal.Signals
+) -> None:
+    """As a batch system or a cloud does before it takes the machine; Ray's own handler would print a stack and die."""
+    out = tmp_path / "out"
+    with (tmp_path / "said").open("w") as said:
+        driver = subprocess.Popen(diffii("expand", blemished, out, *BLEMISHED), stdout=said, stderr=said)
+    until = time.monotonic() + 120
+    while not (out / layout.INVERSIONS).exists():
+        assert driver.poll() is None and time.monotonic() < until, (tmp_path / "said").read_text()
+        time.sleep(0.1)
+    assert read_driver(Storage(str(out))) is not None
+    driver.send_signal(told)
+    assert driver.wait(60) == 128 + told
+    assert (tmp_path / "said").read_text().endswith("\nstopped; the same command goes on from here\n")
+    assert read_driver(Storage(str(out))) is None, "the next one need not wait"
 
 
 def test_plan_says_what_and_how_long_and_writes_nothing(source: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import wait
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from diffii.classifiers.lite0 import Lite0
 from diffii.dataset.tables import read_table
 from diffii.errors import OutputError
-from engine.evaluate import Questions, Study
+from engine.evaluate import Questions, Study, measure
 from engine.evaluate.measure import _Trainings, evaluate
 from engine.evaluate.publish import publish
 from engine.evaluate.training import Training
@@ -66,11 +66,43 @@ def test_a_training_that_failed_ends_a_study_at_the_next_one(folder: Path, ray_h
     order = Training(
         questions=asked, seed=0, arm="noise", set_url=lost, classifier="lite0", p=0.5, lr=0.01, choosing=False, cache=""
     )
-    with closing(_Trainings(Silent())) as trainings:
+    with _Trainings(Silent()) as trainings:
         trainings.submit(order, lambda _: pytest.fail("it has no figures"))
         assert not wait(trainings._open, timeout=120).not_done
         with pytest.raises(OutputError, match="lost"):
             trainings.submit(order, lambda _: None)
+
+
+def test_an_interruption_does_not_wait_for_trainings(
+    folder: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a training takes with a large model, nobody who presses Ctrl-C will wait for."""
+    begun = folder / "begun"
+
+    def endless(order: Training) -> dict[str, Any]:
+        begun.touch()
+        time.sleep(3600)
+        return {}
+
+    monkeypatch.setattr(measure, "train", endless)
+    order = Training(
+        questions=study(folder).questions,
+        seed=0,
+        arm="real",
+        set_url="",
+        classifier="lite0",
+        p=0.0,
+        lr=0.01,
+        choosing=False,
+        cache="",
+    )
+    with pytest.raises(KeyboardInterrupt), _Trainings(Silent()) as trainings:
+        for _ in range(5):
+            trainings.submit(order, lambda _: pytest.fail("it never ends"))
+        while not begun.exists():
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+    assert all(future.done() for future in trainings._open)
 
 
 def test_exploring_does_not_look_at_test_images(folder: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
