@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.simulation.many import in_processes, table, unhit
 
-LIVES = 10_000
 
-
-def test_whatever_goes_wrong_the_data_set_is_that_of_a_quiet_run() -> None:
-    total, failures = in_processes(range(LIVES))
+@pytest.mark.parametrize("lives", [2_500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_whatever_goes_wrong_the_data_set_is_that_of_a_quiet_run(lives: int) -> None:
+    total, failures = in_processes(range(lives))
     assert not failures, failures[0]
-    assert total.deaths > LIVES / 2 and total.fenced > LIVES / 20 and total.looks > LIVES
+    assert total.deaths > lives / 2 and total.fenced > lives / 20 and total.looks > lives
     assert not unhit(total), table(total)
