@@ -217,7 +217,10 @@ class Backbone:
     def epsilon(self, x_BCHW: Tensor, timestep: int, alpha: float, text_BTD: Tensor) -> Tensor:
         """The noise the U-Net sees in float32 latents at `timestep`; float32 (B, C, H, W)."""
         t = torch.full((len(x_BCHW),), timestep, device=self.device, dtype=torch.long)
-        out = self._unet(x_BCHW.to(self.dtype), t, encoder_hidden_states=text_BTD, return_dict=False)[0]
+        x = x_BCHW.to(self.dtype)
+        # Encoded latents lie in another order in memory than noise, which torch.compile would compile once more for.
+        x = x.contiguous() if self.record.compiled else x
+        out = self._unet(x, t, encoder_hidden_states=text_BTD, return_dict=False)[0]
         return to_epsilon(out.float(), x_BCHW, alpha, self._prediction)
 
     @torch.inference_mode()

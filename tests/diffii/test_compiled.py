@@ -54,7 +54,11 @@ def test_it_answers_as_eager_does_whatever_concepts_are_put_in(
         fast.use(known)
         found.append(latents(eager))
         torch.testing.assert_close(latents(fast), found[-1], rtol=1e-3, atol=1e-3)
-    # Once for each shape, not for each concept.
+    # Once for each shape, not for each concept, nor for the order in which an autoencoder leaves its latents.
+    grid = fast.grid(4, "matched")
+    with torch.inference_mode():
+        encoded = torch.randn(2, *fast.latent_shape).contiguous(memory_format=torch.channels_last)
+        fast.epsilon(encoded, grid.timesteps[0], grid.alphas[0], fast.prompts(["a photo"] * 2))
     assert counters["stats"]["unique_graphs"] == 2
     # What was compiled with one concept must not stay with it.
     assert not torch.allclose(found[0], found[1], rtol=1e-2, atol=1e-2)
@@ -79,6 +83,31 @@ def test_a_machine_without_a_compiler_is_told_when_the_model_is_loaded(model: Pa
     assert done.stdout.startswith("backbone.compile: torch.compile does not work on this machine")
     assert "g++" in done.stdout and "backbone.compile=false" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+ANSWER = """
+import torch
+from diffii.compiled import compiled
+torch.manual_seed(0)
+layer = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()).requires_grad_(False)
+print(compiled(layer, torch.device("cpu"))(torch.ones(4, 8)).sum().item())
+"""
+
+
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_what_a_killed_compiler_left_half_written_is_made_again(tmp_path: Path, left: int) -> None:
+    def answer() -> str:
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", ANSWER], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first, libraries = answer(), sorted(tmp_path.rglob("*.so"))
+    assert len(libraries) >= 2, "that of the check when a model is loaded, and the model's"
+    for library in libraries:
+        os.truncate(library, left)
+    assert answer() == first
+    assert all(library.stat().st_size > 5000 for library in libraries)
 
 
 def test_knowing_what_a_backbone_is_does_not_import_the_compiler() -> None:
