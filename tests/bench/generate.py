@@ -5,12 +5,14 @@ at five synthetic images per real one, and the ratios of medians.
 
     reference   model loaded for every class, one image at a time, its prompts encoded each time, 200 + 25 steps
     batched     the same steps and guidance with the model resident and full batches
-    ours        the same steps and guidance by diffii's actors: journals, PNG, staging on disk and hashes included
-    fast        diffii's actors with `inversion.preset=fast`
+    eager       the same steps and guidance by diffii's actors: journals, PNG, staging on disk and hashes included
+    ours        the same with `backbone.compile`; what compiling takes is told apart (`compile_s`)
+    fast        diffii's actors with `backbone.compile` and `inversion.preset=fast`
 
 On the CPU it is the embedded model on one core, to which the process is bound. With `--device cuda` it is Stable
-Diffusion 1.5's architecture at 512 px in float16 with random weights, on which speed does not depend. The images of the
-first three are compared: they are the same but for the last bits.
+Diffusion 1.5's architecture at 512 px in float16 with random weights, on which speed does not depend. The images of all
+but `fast` are compared: they are the same but for the last bits. With `--no-compile` nothing is, and `ours` is what
+`eager` else is.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from engine.prepare import prepare
 from engine.run import begin
 from engine.settings import from_flat
 from engine.specs import generator_spec, inverter_spec
-from tests.bench.loops import Loop, Work, work_of
+from tests.bench.loops import Loop, Place, Work, work_of
 from tests.engine.sources import PLAIN
 
 FACTOR = 5
@@ -68,15 +70,38 @@ class Ours:
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         self._settings, self._folder, self._round = settings, folder, 0
+        self.compile_s: float | None = None
+        """What compiling took when it was done first; later rounds find it in torch's cache."""
 
     def load(self) -> None:
-        """A new output and new actors."""
+        """A new output and new actors, compiled if they are to be."""
         self._round += 1
         self.run = prepare(from_flat({**self._settings, "output.url": str(self._folder / str(self._round))}))
         wave = first_wave(self.run.plan)
         assert wave is not None
         self.wave = wave
         self.inverter, self.generator = Inverter(inverter_spec(self.run)), Generator(generator_spec(self.run))
+        if self.run.config.backbone.compile:
+            began = time.perf_counter()
+            self._compile()
+            self.compile_s = self.compile_s or time.perf_counter() - began
+
+    @torch.inference_mode()  # as the actors do: torch compiles anew for tensors made outside of it
+    def _compile(self) -> None:
+        """Call each U-Net at each shape that it will have, as an actor's first micro-batch does."""
+        # Every round's models are versions of the same code to torch, which keeps eight.
+        torch.compiler.reset()
+        config = self.run.config
+        guided = {1 + asked for asked in self._guided()}
+        for actor, size, halves in (
+            (self.inverter, config.inversion.micro_batch, {1}),
+            (self.generator, config.generation.micro_batch, guided),
+        ):
+            backbone = actor._backbone
+            grid = backbone.grid(2, "matched")
+            for rows in (size * count for count in halves):
+                x = torch.randn(rows, *backbone.latent_shape, device=backbone.device)
+                backbone.epsilon(x, grid.timesteps[0], grid.alphas[0], backbone.prompts([""] * rows))
 
     def make(self) -> None:
         run = self.run
@@ -87,33 +112,36 @@ class Ours:
             list(threads.map(self.inverter, (tasks.slice(row, 1) for row in range(len(tasks)))))
             list(threads.map(lambda chunk: self.generator(run.plan.table(self.wave, [chunk])), chunks))
 
-    def images(self) -> dict[str, np.ndarray]:
-        """What was staged, uint8 (S, S, 3) by sample id."""
+    def images(self) -> dict[Place, np.ndarray]:
+        """What was staged, uint8 (S, S, 3) by place in the plan: a compiled row has a sample id of its own."""
         run, found = self.run, {}
         for chunk in range(run.plan.chunk_count(self.wave)):
             for row in staged.read_rows(run.storage, layout.staged_chunk(0, chunk)).to_pylist():
-                found[row["sample_id"]] = np.asarray(Image.open(io.BytesIO(row["image"])))
+                found[row["label"], row["ordinal"]] = np.asarray(Image.open(io.BytesIO(row["image"])))
         return found
 
     def unet_rows(self) -> int:
-        run, config = self.run, self.run.config
-        climb, descent = self.inverter._grid, self.generator._grid
+        run, climb, guided = self.run, self.inverter._grid, self._guided()
         assert climb is not None
-        first, last = config.generation.guidance_interval
-        guided = guided_steps(descent, config.generation.guidance_scale, (first, last))
-        climbs = climb.steps - steps_within(climb, config.inversion.diffuse)
+        climbs = climb.steps - steps_within(climb, run.config.inversion.diffuse)
         return len(run.source.images) * climbs + run.plan.row_count(self.wave) * (len(guided) + sum(guided))
+
+    def _guided(self) -> tuple[bool, ...]:
+        generation = self.run.config.generation
+        first, last = generation.guidance_interval
+        return guided_steps(self.generator._grid, generation.guidance_scale, (first, last))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     device = torch.device(options.device)
-    settings = settings_of(options, folder)
+    settings, compiling = settings_of(options, folder), {"backbone.compile": options.compile}
     contenders = {
-        "ours": Ours({**settings, "inversion.preset": "reference"}, folder / "ours"),
-        "fast": Ours({**settings, "inversion.preset": "fast"}, folder / "fast"),
+        "ours": Ours({**settings, **compiling, "inversion.preset": "reference"}, folder / "ours"),
+        "fast": Ours({**settings, **compiling, "inversion.preset": "fast"}, folder / "fast"),
     }
-    for ours in contenders.values():
-        ours.load()
+    if options.compile:
+        contenders["eager"] = Ours({**settings, "inversion.preset": "reference"}, folder / "eager")
+    contenders["ours"].load()
     run, wave = contenders["ours"].run, contenders["ours"].wave
     work = work_of(run, run.plan.rows(wave, 0, run.plan.row_count(wave)))
     model, dtype = locate(settings["backbone.model"]), torch.float16 if device.type == "cuda" else torch.float32
@@ -121,33 +149,34 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "reference": Loop(model, device, dtype, batch=1, reload=True),
         "batched": Loop(model, device, dtype, batch=options.micro_batch, reload=False),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ("reference", "batched", "ours", "fast")}
+    seconds: dict[str, list[float]] = {name: [] for name in (*loops, *contenders)}
     memory: dict[str, float] = {}
-    made: dict[str, dict[str, np.ndarray]] = {}
+    made: dict[str, dict[Place, np.ndarray]] = {}
     for number in range(options.rounds):
         for name, taken in seconds.items():
-            print(f"bench: round {number + 1}, {name}", file=sys.stderr, flush=True)
             if name in loops:
                 call: Callable[[], Any] = lambda loop=loops[name]: loop.make(work)  # noqa: E731
             else:
                 contenders[name].load()
                 call = contenders[name].make
             took, memory[name], result = timed(call, device)
+            print(f"bench: round {number + 1}, {name}: {took:.1f} s", file=sys.stderr, flush=True)
             taken.append(took)
             made[name] = result if name in loops else contenders[name].images()
     rows = len(work.rows)
     speed = {name: rows / statistics.median(taken) for name, taken in seconds.items()}
     equal = len(work.pictures) * work.inversion_steps + rows * work.steps * 2
+    ratios = [("ours", "reference"), ("fast", "reference"), ("ours", "batched")]
+    ratios += [("eager", "reference"), ("eager", "batched")] if options.compile else []
     return {
-        "ours_over_reference": round(speed["ours"] / speed["reference"], 3),
-        "fast_over_reference": round(speed["fast"] / speed["reference"], 3),
-        "ours_over_batched": round(speed["ours"] / speed["batched"], 3),
+        **{f"{one}_over_{other}": round(speed[one] / speed[other], 3) for one, other in ratios},
         "images_per_second": {name: round(value, 4) for name, value in speed.items()},
         "seconds": {name: [round(value, 3) for value in taken] for name, taken in seconds.items()},
-        "unet_rows": dict.fromkeys(("reference", "batched", "ours"), equal) | {"fast": contenders["fast"].unet_rows()},
+        "compile_s": {name: round(one.compile_s, 1) for name, one in contenders.items() if one.compile_s is not None},
+        "unet_rows": dict.fromkeys(seconds, equal) | {"fast": contenders["fast"].unet_rows()},
         "peak_gpu_gib": memory if device.type == "cuda" else None,
         "largest_mean_difference_of_an_image": {
-            name: round(difference(made[name], made["reference"]), 3) for name in ("batched", "ours")
+            name: round(difference(made[name], made["reference"]), 3) for name in made.keys() - {"reference", "fast"}
         },
         "work": {"real": len(work.pictures), "synthetic": rows, "classes": len({p.label for p in work.pictures})},
         "stages": stages(contenders["ours"].generator._backbone, work, options),
@@ -199,8 +228,8 @@ def stages(backbone: Backbone, work: Work, options: argparse.Namespace) -> dict[
         return statistics.median(timed(call, device)[0] for _ in range(5))
 
     counter = FlopCounterMode(display=False)
-    with counter:
-        unet()
+    with counter, torch.inference_mode():  # the eager U-Net: what is compiled does not tell what it multiplies
+        backbone.pipeline.unet(x.to(backbone.dtype), grid.timesteps[0], encoder_hidden_states=text)
     flops, call = counter.get_total_flops(), per_call(unet)
     edge = 8192 if device.type == "cuda" else 1024
     a = torch.randn(edge, edge, device=device, dtype=backbone.dtype)
@@ -229,7 +258,7 @@ def timed(call: Callable[[], Any], device: torch.device) -> tuple[float, float, 
     return took, round(torch.cuda.max_memory_allocated(device) / 2**30, 3) if device.type == "cuda" else 0.0, result
 
 
-def difference(images: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> float:
+def difference(images: dict[Place, np.ndarray], others: dict[Place, np.ndarray]) -> float:
     """The mean difference of 255 in the image in which it is largest."""
     assert images.keys() == others.keys()
     return max(float(np.abs(images[key].astype(np.int16) - others[key]).mean()) for key in images)
@@ -251,6 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shots", type=int, default=4, help="real images per class")
     parser.add_argument("--micro-batch", type=int, default=16)
     parser.add_argument("--attention", choices=("auto", "sdpa", "xformers"), default="auto")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("bench: torch sees no CUDA card here", file=sys.stderr)

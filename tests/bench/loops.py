@@ -22,6 +22,9 @@ from diffii.circle import circle_point, gaussian
 from engine.row import Row
 from engine.run import Run
 
+Place = tuple[int, int]
+"""A row's label and ordinal."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -70,9 +73,9 @@ class Loop:
         self._model, self._device, self._dtype, self._batch, self._reload = model, device, dtype, batch, reload
         self._load()
 
-    def make(self, work: Work) -> dict[str, np.ndarray]:
-        """Every row's image, uint8 (S, S, 3), by sample id; each is encoded as PNG too, as it would be to be stored."""
-        made: dict[str, np.ndarray] = {}
+    def make(self, work: Work) -> dict[Place, np.ndarray]:
+        """Every row's image, uint8 (S, S, 3), by its place; each is encoded as PNG too, as it would be to be stored."""
+        made: dict[Place, np.ndarray] = {}
         for number, label in enumerate(sorted({picture.label for picture in work.pictures}) if self._reload else [-1]):
             if number:
                 self._load()
@@ -84,7 +87,7 @@ class Loop:
             for part in _parts(rows, self._batch):
                 for row, image in zip(part, self._generate(part, inversions, work), strict=True):
                     Image.fromarray(image).save(io.BytesIO(), "png")
-                    made[row.sample_id] = image
+                    made[row.label, row.ordinal] = image
         return made
 
     def _load(self) -> None:
