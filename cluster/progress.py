@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from cluster.show import duration, rate
 from engine.progress import Actors
 
 SAY_EVERY = 30.0
@@ -81,8 +82,11 @@ class ProgressLine:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _detail(self) -> str:
-        seconds = time.monotonic() - self._began
-        parts = [f"{self._fresh / seconds:.1f} {self._unit}/s"] if seconds > 1 and self._fresh else []
+        seconds, parts = time.monotonic() - self._began, list[str]()
+        if seconds > 1 and self._fresh:
+            parts.append(rate(self._fresh / seconds, self._unit))
+            if self._bar is None and self._done < self._total:  # a bar has a column for it
+                parts.append(f"{duration((self._total - self._done) * seconds / self._fresh)} left")
         if self._name == "generate":
             parts.append(f"{self._kept} committed")
         if self._lost:

@@ -46,11 +46,11 @@ def print_sheet(url: str) -> None:
 
 def print_estimate(found: dict[str, Any]) -> None:
     """The fields of an `engine.estimate.Estimate`."""
-    rate = f"{found['images_per_second']:.1f} images/s on {found['actors']} {found['device']} actors"
+    speed = f"{rate(found['images_per_second'], 'images')} on {found['actors']} {found['device']} actors"
     learning = f"; {duration(found['learn_seconds'])} of it to learn the concepts" if found["learn_seconds"] else ""
     tell(
         f"plan: {found['synthetic_images']} images from {found['real_images']} of {found['classes']} classes, "
-        f"{found['unet_rows']} U-Net rows; about {duration(found['seconds'])} at {rate}, "
+        f"{found['unet_rows']} U-Net rows; about {duration(found['seconds'])} at {speed}, "
         f"{_bytes(found['disk_bytes'])} of disk{learning}"
     )
     if found["skipped"]:
@@ -104,7 +104,7 @@ def _doing(doing: dict[str, Any], seconds_left: float | None) -> str:
         return ""
     parts = [f": {doing['stage']} {doing['done']} of {doing['wanted']} {doing['unit']}"]
     if doing["per_second"]:
-        parts.append(f"{doing['per_second']:.2g} {doing['unit']}/s")
+        parts.append(rate(doing["per_second"], doing["unit"]))
     if seconds_left:
         parts.append(f"{duration(seconds_left)} left")
     if doing["waiting_seconds"]:
@@ -141,6 +141,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def rate(per_second: float, unit: str) -> str:
+    """What takes long is told in seconds: of 0.03 trainings/s nobody knows how long they take."""
+    if 0 < per_second < 0.1:
+        return f"{1 / per_second:.0f} s each"
+    return f"{per_second:.{1 if per_second < 100 else 0}f} {unit}/s"
 
 
 def _bytes(count: float) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from cluster import progress as progress_module
 from cluster.progress import ProgressLine
+from cluster.show import rate
 from engine.progress import STARTING_SECONDS, Actors
 
 
@@ -42,6 +44,37 @@ def test_a_log_shows_how_many_actors_work(console: Console, monkeypatch: pytest.
         assert lines(console)[-1] == "generate: 0/40 images, 0 committed, 3 of 4 actors busy"
         progress.advance(40)
         assert "actors" not in lines(console)[-1], "done"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (400.0, "train: 10/78 trainings, 40 s each, 45.3 min left"),
+        (4.0, "train: 10/78 trainings, 2.5 trainings/s, 27 s left"),
+    ],
+)
+def test_a_log_says_how_fast_and_how_long(
+    console: Console, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
+) -> None:
+    monkeypatch.setattr(progress_module, "SAY_EVERY", -1.0)
+    now = 100.0
+    monkeypatch.setattr(progress_module, "time", SimpleNamespace(monotonic=lambda: now))
+    with ProgressLine(console) as progress:
+        progress.stage("train", 78, 0, "trainings")
+        now += seconds
+        progress.advance(10)
+        assert lines(console)[-1] == said
+        progress.advance(68)
+        assert "left" not in lines(console)[-1]
+
+
+def test_a_rate_is_told_in_digits() -> None:
+    assert [rate(each, "images") for each in (250.3, 12.34, 0.31, 0.02)] == [
+        "250 images/s",
+        "12.3 images/s",
+        "0.3 images/s",
+        "50 s each",
+    ]
 
 
 def test_a_stage_begins_without_the_actors_of_the_last(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
