@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
+from ray.exceptions import AuthenticationError
 
 from diffii.errors import ClusterError
 
@@ -22,7 +23,7 @@ def demand_token() -> None:
     read_environment()
     try:
         missing = os.environ["RAY_AUTH_MODE"] == "token" and not AuthenticationTokenLoader.instance().has_token()
-    except RuntimeError as error:  # the file that the environment names is not there, or empty
+    except (RuntimeError, AuthenticationError) as error:  # there is none, or its file is not there, or empty
         raise ClusterError(f"{_MEND} ({' '.join(str(error).split())})") from error
     if missing:
         raise ClusterError(_MEND)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.show import console, duration, print_estimate, print_sheet, print_study, say, tell
+from diffii.errors import ConfigError
 from engine.config import Config
 from engine.defaults import with_values
 from engine.learned import Learned
@@ -103,7 +104,10 @@ def export(out: str, destination: str, formats: Sequence[str], **options: Any) -
     """Export to `destination`, of several formats each to a folder of its name there."""
     from cluster.progress import ProgressLine
     from engine.export.export import export as run_export
+    from engine.formats.catalog import FORMATS
 
+    if not formats:
+        raise ConfigError(f"--format names none; choose from {', '.join(FORMATS)}")
     done: list[Exported] = []
     with ProgressLine(console) as progress:
         for name in formats:

@@ -11,6 +11,7 @@ import typer
 from cluster import jobs
 from cluster.arguments import Actors, ConfigFile, Json, Out, Sets, Verbose, names, settings_of
 from cluster.show import print_json, print_status, print_verification, say, tell
+from diffii.errors import OutputError
 from engine.settings import load_config
 
 
@@ -163,7 +164,10 @@ def replay(
 
     found = make_again(out, sample_id, model)
     if save is not None:
-        save.write_bytes(found.image)
+        try:
+            save.write_bytes(found.image)
+        except OSError as error:
+            raise OutputError(f"--save {save} cannot be written: {error.strerror}") from error
     if as_json:
         fields = dataclasses.asdict(found) | {"identical": found.identical}
         print_json({name: value for name, value in fields.items() if name != "image"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from diffii.dataset import layout
 
@@ -90,7 +91,7 @@ def print_status(found: dict[str, Any], to: Console = output) -> None:
     print_head(found, to)
     table = Table("class", "kept", "wanted", box=None, pad_edge=False)
     for name, kept in found["classes"].items():
-        table.add_row(name, str(kept), str(found["targets"][name]))
+        table.add_row(Text(name), str(kept), str(found["targets"][name]))  # not markup: a class may be called `a [b]`
     to.print(table)
     for name, why in found["short"].items():
         tell_to(to, f"{name} is short: {why}")
@@ -131,7 +132,7 @@ def print_study(lines: Sequence[Line]) -> None:
         table = Table("classifier", "arm", f"{figure}, %", *(f"over {other}" for other in others), "seeds", box=None)
         for line in shown:
             over = (line.over[other].difference if other in line.over else "" for other in others)
-            table.add_row(line.classifier, line.arm, str(line.value), *over, str(line.value.seeds))
+            table.add_row(Text(line.classifier), line.arm, str(line.value), *over, str(line.value.seeds))
         output.print(table)
         tell("")
 

@@ -54,8 +54,9 @@ class Aws(_Part):
     """Instance profile that may start and end machines, pass on the worker's role, and use the bucket."""
     worker_role: Annotated[str, Field(pattern=r"^arn:[a-z-]+:iam::\d+:instance-profile/.+$")]
     """Instance profile that may use the bucket, and nothing else."""
-    image_id: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None = None
-    """A machine image with Docker and NVIDIA's driver; by default the one that Ray knows for the region."""
+    image_id: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")]
+    """A machine image of the region with Ubuntu, Docker and NVIDIA's driver. The one that Ray would take has a driver
+    that is too old for today's torch."""
 
 
 class Gcp(_Part):
@@ -96,13 +97,16 @@ class Kuberay(_Part):
     """GPUs of a worker's pod."""
     model_claim: Name | None = None
     """PersistentVolumeClaim that keeps models; without one every pod downloads them."""
+    hub_login: Name | None = None
+    """Secret whose key `token` is a token of the model hub, for a model that is not public."""
     gpu_label: str = "nvidia.com/gpu.product"
-    """Label of nodes whose value is `gpu`. GKE: cloud.google.com/gke-accelerator."""
+    """Label of nodes whose value is `gpu` (here such as NVIDIA-L4). GKE: cloud.google.com/gke-accelerator, where L4 and
+    its like are known."""
     spot_label: str = "karpenter.sh/capacity-type=spot"
     """Label, and taint if there is one, of spot nodes. GKE: cloud.google.com/gke-spot=true; AKS:
     kubernetes.azure.com/scalesetpriority=spot."""
-    on_demand_label: str = "karpenter.sh/capacity-type=on-demand"
-    """Label of the nodes for the head; empty: any node that is not tainted."""
+    on_demand_label: str = ""
+    """Label of the nodes for the head, such as karpenter.sh/capacity-type=on-demand; empty: any that is not tainted."""
 
 
 class Slurm(_Part):
@@ -148,7 +152,8 @@ class Spec(_Part):
     idle_minutes: Annotated[float, Field(gt=0)] = 10.0
     """A worker that has nothing to do for so long is given back."""
     model_cache: Folder = "/mnt/models"
-    """Folder of each machine that keeps downloaded models between containers: a shared disk, or the machine's own."""
+    """Folder of each machine that keeps downloaded models between containers: a shared disk, or the machine's own. For
+    Slurm the user's own cache, unless it is given."""
     prices: Prices | None = None
     aws: Aws | None = None
     gcp: Gcp | None = None

@@ -9,6 +9,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Facts:
     disk: str
     disk_free: int
     shm_size: int
+    """-1 on a system without (macOS), where Ray keeps its objects in files."""
     open_files: int
     """Hard limit: Ray raises the soft one to it."""
     clock: float
@@ -50,7 +52,7 @@ def facts(ray_gpus: float = 0.0, object_store: int = 0, disk: str = "", shm: str
         versions=_versions(),
         disk=disk,
         disk_free=shutil.disk_usage(disk).free,
-        shm_size=shutil.disk_usage(shm).total if Path(shm).is_dir() else 0,
+        shm_size=_shm_size(shm),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         clock=time.time(),
         ray_gpus=ray_gpus,
@@ -58,6 +60,12 @@ def facts(ray_gpus: float = 0.0, object_store: int = 0, disk: str = "", shm: str
         driver=_driver(),
         object_store=object_store,
     )
+
+
+def _shm_size(folder: str) -> int:
+    if Path(folder).is_dir():
+        return shutil.disk_usage(folder).total
+    return 0 if sys.platform == "linux" else -1
 
 
 def _existing(folder: str) -> str:

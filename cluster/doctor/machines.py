@@ -64,6 +64,8 @@ def check_disk(machine: Facts, need: int = DISK_BYTES) -> Finding:
 def check_shm(machine: Facts) -> Finding:
     """Shared memory holds Ray's object store."""
     need = max(SHM_BYTES, machine.object_store)
+    if machine.shm_size < 0:
+        return Finding("shared memory", "none is needed on this system", "", machine.node)
     said = f"{_gb(machine.shm_size)} of shared memory"
     if machine.shm_size >= need:
         return Finding("shared memory", said, "", machine.node)

@@ -35,7 +35,8 @@ def launcher(spec: Spec, provider: Provider) -> dict[str, Any]:
         # The token is made on your machine and goes to the others by SSH; here stands only where it lies.
         "file_mounts": {f"~/{TOKEN_FOLDER}": f"~/{TOKEN_FOLDER}/{spec.name}"},
         "initialization_commands": [
-            "sudo usermod -aG docker $USER || true",
+            # The group holds from the next login on; Ray keeps its connection for ten seconds.
+            "docker info > /dev/null 2>&1 || { sudo usermod -aG docker $USER || true; sleep 12; }",
             "touch ~/.sudo_as_admin_successful",
             f"sudo install -d -m 1777 {spec.model_cache}",
         ],
@@ -89,6 +90,7 @@ def _docker(spec: Spec) -> dict[str, Any]:
             "-e RAY_AUTH_MODE=token",
             f"-e RAY_AUTH_TOKEN_PATH={HOME}/{TOKEN_FOLDER}/{TOKEN_FILE}",
             f"-e HF_HOME={spec.model_cache}",
+            f"-e DIFFII_CACHE={spec.model_cache}",
             f"-v {spec.model_cache}:{spec.model_cache}",
         ],
     }
@@ -123,7 +125,7 @@ def _aws(spec: Spec, machine: Machine, head: bool) -> dict[str, Any]:
     aws = spec.part("aws", Aws)
     return {
         "InstanceType": machine.type,
-        **({"ImageId": aws.image_id} if aws.image_id else {}),
+        "ImageId": aws.image_id,
         "SubnetIds": aws.subnets,
         "SecurityGroupIds": [aws.security_group],
         "IamInstanceProfile": {"Arn": aws.head_role if head else aws.worker_role},

@@ -27,7 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "slurm": ("cluster", "s3", "gcs", "azure"),
 }
 STARTS_MACHINES: dict[str, tuple[str, ...]] = {
-    "aws": ("boto3==1.43.117",),
+    "aws": ("boto3>=1.35",),
     "gcp": ("google-api-python-client==1.7.8",),
     "azure": (
         "azure-common==1.1.28",
@@ -40,7 +40,8 @@ STARTS_MACHINES: dict[str, tuple[str, ...]] = {
         "msrestazure==0.6.4.post1",
     ),
 }
-"""What the autoscaler on the head calls its cloud by; for Azure and GCP what Ray 2.60's own defaults install."""
+"""What Ray calls its cloud by, where `ray up` is called and on the head; for Azure and GCP what Ray 2.60's own defaults
+install. boto3 of the version that fits is found by pip: s3fs, which is pinned, demands a botocore of its own."""
 
 
 def dockerfile(provider: Provider) -> str:
@@ -59,8 +60,7 @@ def requirements(provider: Provider) -> str:
     pins = dict(_installed("diffii", EXTRAS[provider]))
     pins.pop("diffii", None)
     for wanted in STARTS_MACHINES.get(provider, ()):
-        for name, pin in _installed(wanted, ()):
-            pins.setdefault(name, pin)
+        pins.setdefault(canonicalize_name(Requirement(wanted).name), wanted)
     return "".join(f"{pin}\n" for _, pin in sorted(pins.items()))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from cluster.machines import GCP_ACCELERATORS
 from cluster.render.image import HOME
 from cluster.run_file import RUN_FILE, run_config
 from cluster.spec import Kuberay, Spec
@@ -42,10 +43,10 @@ def job_of(spec: Spec, run: str) -> list[dict[str, Any]]:
             "backoffLimit": RESTARTS,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 300,
-            "rayClusterSpec": _cluster(spec, kuberay, settings=name),
+            "rayClusterSpec": _cluster(spec, kuberay, name, settings=name),
         },
     }
-    return [settings, _closed(spec, kuberay), job]
+    return [settings, _closed(kuberay, name), job]
 
 
 def cluster_of(spec: Spec) -> list[dict[str, Any]]:
@@ -55,33 +56,37 @@ def cluster_of(spec: Spec) -> list[dict[str, Any]]:
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
         "metadata": {"name": spec.name, "namespace": kuberay.namespace},
-        "spec": _cluster(spec, kuberay),
+        "spec": _cluster(spec, kuberay, spec.name),
     }
-    return [_closed(spec, kuberay), cluster]
+    return [_closed(kuberay, spec.name), cluster]
 
 
-def _closed(spec: Spec, kuberay: Kuberay) -> dict[str, Any]:
-    """Only pods of the same namespace and the operator reach the cluster; you do by `kubectl port-forward`."""
+def _closed(kuberay: Kuberay, name: str) -> dict[str, Any]:
+    """Only pods of the same namespace and the operator reach the cluster; you do by `kubectl port-forward`.
+
+    A job has one of its own: that of the cluster that stays would go with it.
+    """
     operator = {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": spec.name, "namespace": kuberay.namespace},
+        "metadata": {"name": name, "namespace": kuberay.namespace},
         "spec": {
-            "podSelector": {"matchLabels": {LABEL: spec.name}},
+            "podSelector": {"matchLabels": {LABEL: name}},
             "policyTypes": ["Ingress"],
             "ingress": [{"from": [{"podSelector": {}}, {"namespaceSelector": {}, "podSelector": operator}]}],
         },
     }
 
 
-def _cluster(spec: Spec, kuberay: Kuberay, settings: str = "") -> dict[str, Any]:
+def _cluster(spec: Spec, kuberay: Kuberay, label: str, settings: str = "") -> dict[str, Any]:
     store = str(spec.shm_gb * 10**9 * 3 // 4)
     head_size = spec.head_machine
     head = _pod(
         spec,
         kuberay,
         name="head",
+        label=label,
         cpus=head_size.cpus if head_size else 2,
         memory_gb=head_size.memory_gb if head_size else 12,
         settings=settings,
@@ -95,13 +100,15 @@ def _cluster(spec: Spec, kuberay: Kuberay, settings: str = "") -> dict[str, Any]
         spec,
         kuberay,
         name="worker",
+        label=label,
         cpus=kuberay.worker_cpus,
         memory_gb=kuberay.worker_memory_gb,
         gpus=kuberay.gpus,
     )
     # Two minutes are what a spot node has; the chunk in hand is finished or dropped.
     worker["spec"]["terminationGracePeriodSeconds"] = 120
-    worker["spec"].update(_on(kuberay.spot_label if spec.spot else "", {kuberay.gpu_label: spec.gpu}, taints=True))
+    gpu = GCP_ACCELERATORS.get(spec.gpu, spec.gpu) if kuberay.gpu_label.startswith("cloud.google.com/") else spec.gpu
+    worker["spec"].update(_on(kuberay.spot_label if spec.spot else "", {kuberay.gpu_label: gpu}, taints=True))
     return {
         "rayVersion": ray.__version__,
         "authOptions": {"mode": "token"},
@@ -133,7 +140,7 @@ def _cluster(spec: Spec, kuberay: Kuberay, settings: str = "") -> dict[str, Any]
 
 
 def _pod(
-    spec: Spec, kuberay: Kuberay, *, name: str, cpus: int, memory_gb: int, gpus: int = 0, settings: str = ""
+    spec: Spec, kuberay: Kuberay, *, name: str, label: str, cpus: int, memory_gb: int, gpus: int = 0, settings: str = ""
 ) -> dict[str, Any]:
     size: dict[str, Any] = {"cpu": str(cpus), "memory": f"{memory_gb}Gi"}
     if gpus:
@@ -148,7 +155,7 @@ def _pod(
         volumes.append({"name": "settings", "configMap": {"name": settings}})
         mounts.append({"name": "settings", "mountPath": RUN_FOLDER})
     return {
-        "metadata": {"labels": {LABEL: spec.name}},
+        "metadata": {"labels": {LABEL: label}},
         "spec": {
             "serviceAccountName": kuberay.role,
             "securityContext": {"fsGroup": 1000},
@@ -156,7 +163,7 @@ def _pod(
                 {
                     "name": f"ray-{name}",
                     "image": spec.image,
-                    "env": [{"name": "HF_HOME", "value": spec.model_cache}, {"name": "HOME", "value": HOME}],
+                    "env": _environment(spec, kuberay),
                     # Limits equal to requests: a pod that lives beside others is not the first to be put out.
                     "resources": {"requests": size, "limits": size},
                     "securityContext": {"allowPrivilegeEscalation": False},
@@ -166,6 +173,15 @@ def _pod(
             "volumes": volumes,
         },
     }
+
+
+def _environment(spec: Spec, kuberay: Kuberay) -> list[dict[str, Any]]:
+    plain = {"HF_HOME": spec.model_cache, "DIFFII_CACHE": spec.model_cache, "HOME": HOME}
+    found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
+    if kuberay.hub_login:
+        secret = {"secretKeyRef": {"name": kuberay.hub_login, "key": "token"}}
+        found.append({"name": "HF_TOKEN", "valueFrom": secret})
+    return found
 
 
 def _on(label: str, more: dict[str, str] | None = None, taints: bool = False) -> dict[str, Any]:

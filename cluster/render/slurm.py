@@ -31,6 +31,7 @@ def batch_script(spec: Spec) -> str:
         version=__version__,
         run_file=RUN_FILE,
         image=shlex.quote(spec.image),
+        models=_models(spec),
         binds=",".join(_folders(spec)).replace("'", "'\"'\"'"),
         store=spec.shm_gb * 10**9 * 3 // 4,
     )
@@ -38,5 +39,10 @@ def batch_script(spec: Spec) -> str:
 
 def _folders(spec: Spec) -> list[str]:
     """The disks that the run reads and writes: Apptainer shows a container the home folder and the current one only."""
-    places = (spec.model_cache, spec.output, from_flat(flat_keys(spec.run)).source.url)
+    places = (_models(spec), spec.output, from_flat(flat_keys(spec.run)).source.url)
     return sorted({f"/{place.split('/')[1]}" for place in places if place.startswith("/")})
+
+
+def _models(spec: Spec) -> str:
+    """Empty where the specification names none: nobody can make /mnt/models there, and users have a cache at home."""
+    return spec.model_cache if "model_cache" in spec.model_fields_set else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from cluster.render.clouds import TOKEN_FILE, TOKEN_FOLDER
+from cluster.render.image import STARTS_MACHINES
 from cluster.spec import Provider, Spec
 from diffii import __version__
 
@@ -39,14 +41,17 @@ def next_steps(spec: Spec, provider: Provider, folder: Path) -> list[str]:
             f"cd {folder} && sbatch job.sbatch",
             f"scancel --name {spec.name}                     # stops it",
         ]
-    token = f"~/{TOKEN_FOLDER}/{spec.name}/{TOKEN_FILE}"
+    file = f"~/{TOKEN_FOLDER}/{spec.name}/{TOKEN_FILE}"
+    token = f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={file}"
     return [
         wheel,
         image,
-        f"mkdir -p ~/{TOKEN_FOLDER}/{spec.name} && (umask 077; openssl rand -hex 32 > {token})",
-        f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token}",
+        f"mkdir -p ~/{TOKEN_FOLDER}/{spec.name} && (umask 077; openssl rand -hex 32 > {file})",
+        token,
+        f"pip install {' '.join(shlex.quote(wanted) for wanted in STARTS_MACHINES[provider])}      # for ray up",
         f"ray up {folder}/cluster.yaml",
-        f"ray dashboard {folder}/cluster.yaml              # a tunnel to {HERE}; leave it open",
+        f"ray dashboard {folder}/cluster.yaml              # a tunnel to {HERE}; leave it open, in another terminal:",
+        token,
         f"diffii doctor --address {HERE} --config {folder}/run.yaml",
         f"diffii cluster submit --address {HERE} --config {folder}/run.yaml",
         f"ray down {folder}/cluster.yaml                   # ends all machines",

@@ -79,7 +79,10 @@ def part(name: str, arguments: list[str], seconds: float | None) -> dict[str, An
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         return {"failed": said[-1] if said else f"exit status {done.returncode}"}
-    found: dict[str, Any] = json.loads(done.stdout)
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return {"failed": f"printed something else than its figures: {done.stdout[:200]!r}"}
     return found
 
 

@@ -107,6 +107,15 @@ def test_a_run_is_told_through_all_its_states(tmp_path: Path, elsewhere: dict[st
     assert found["kept"] == work.history.kept
 
 
+def test_classes_are_called_what_they_are_called(tmp_path: Path, elsewhere: dict[str, str]) -> None:
+    """Brackets and colons are markup to what draws the table."""
+    names = ("Acer [palmatum]", "a [/b]", ":bird:")
+    work = a_run(str(tmp_path / "out"), names=names)
+    begin(work)
+    shown = ask(elsewhere, work.storage.url).splitlines()
+    assert all(any(line.startswith(f"{name} ") for line in shown) for name in names)
+
+
 def test_it_is_watched_until_it_is_complete(tmp_path: Path, elsewhere: dict[str, str]) -> None:
     work = a_run(str(tmp_path / "out"))
     begin(work)

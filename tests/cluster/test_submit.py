@@ -150,6 +150,23 @@ def _until(sign: Callable[[], bool], alive: Callable[[], bool], log: Path) -> No
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize("file", [None, "gone", "empty"])
+def test_without_a_token_it_says_where_one_is_to_be_had(file: str | None, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    place = {} if file is None else {"RAY_AUTH_TOKEN_PATH": str(tmp_path / file)}
+    done = subprocess.run(
+        diffii("cluster", "status"),
+        env={**kept, "HOME": str(tmp_path), **place},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and "RAY_AUTH_TOKEN_PATH=FILE" in done.stderr
+
+
 def test_without_a_cluster_auto_says_what_to_do(tmp_path: Path) -> None:
     source = garments(tmp_path / "source", shots=1, classes=1)
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}

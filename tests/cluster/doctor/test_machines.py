@@ -72,13 +72,15 @@ def test_too_few_open_files() -> None:
     assert not found.ok and found.said == "512 at most" and "--ulimit nofile=65536" in found.mend
 
 
-def test_a_full_disk_and_a_small_shared_memory() -> None:
+def test_a_full_disk_and_a_small_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     # A file system without any room that every Linux has.
     full = facts(disk="/proc", shm="/proc")
     disk, shared = check_disk(full), check_shm(full)
     assert not disk.ok and disk.said == "0.0 GB free at /proc" and "HF_HOME" in disk.mend
     assert not shared.ok and "--shm-size" in shared.mend
     assert not check_shm(facts(shm="/nowhere")).ok
+    monkeypatch.setattr("cluster.doctor.facts.sys.platform", "darwin")
+    assert check_shm(facts(shm="/nowhere")).ok, "macOS has none, and Ray wants none there"
 
 
 def test_shared_memory_must_hold_the_object_store(mine: Facts) -> None:

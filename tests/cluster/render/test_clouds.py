@@ -31,6 +31,10 @@ def test_ray_takes_it(provider: Provider) -> None:
     assert worker["resources"]["GPU"] == 1 and worker["resources"]["CPU"] >= 1
     assert (worker["min_workers"], worker["max_workers"], tree["max_workers"]) == (1, 8, 8)
     assert "--shm-size=8gb" in tree["docker"]["run_options"]
+    # Both kinds of models that are downloaded outlive the container.
+    for name in ("HF_HOME", "DIFFII_CACHE"):
+        assert f"-e {name}=/mnt/models" in tree["docker"]["run_options"]
+    assert "-v /mnt/models:/mnt/models" in tree["docker"]["run_options"]
     # Ray's defaults would install another Ray over the image's.
     assert tree["setup_commands"] == tree["head_setup_commands"] == tree["worker_setup_commands"] == []
 
@@ -72,6 +76,10 @@ def test_an_unknown_gpu_needs_a_machine() -> None:
     kinds = tree_of("aws", gpu="RTX", worker_machine={**machine, "gpus": 2})["available_node_types"]
     assert kinds["worker"]["node_config"]["InstanceType"] == "x.large"
     assert kinds["worker"]["resources"] == {"CPU": 4, "GPU": 2}
+
+
+def test_aws_wants_an_image_with_a_driver() -> None:
+    assert tree_of("aws")["available_node_types"]["worker"]["node_config"]["ImageId"] == "ami-0a1b2c3d4e5f60718"
 
 
 def test_a_provider_that_is_not_described_is_said() -> None:

@@ -6,6 +6,7 @@ import re
 from importlib import metadata
 
 import pytest
+from packaging.requirements import Requirement
 
 from cluster.render import render
 from cluster.spec import Provider
@@ -25,10 +26,22 @@ def test_every_package_is_pinned_that_is_installed(provider: Provider) -> None:
     assert any(re.match(rf"{store}[=<>]", line) for line in lines)
 
 
+def test_ray_on_the_head_can_call_its_cloud() -> None:
+    """With any botocore that the storage's package may demand: boto3's version is not ours to say."""
+    lines = render(birds("aws"), "aws")["requirements.txt"].splitlines()
+    botocore = metadata.version("botocore")
+    assert f"botocore=={botocore}" in lines
+    (boto3,) = [line for line in lines if line.startswith("boto3")]
+    assert Requirement(boto3).specifier.contains(botocore)
+    assert "google-api-python-client==1.7.8" in render(birds("gcp"), "gcp")["requirements.txt"]
+
+
 def test_the_dockerfile_downloads_no_model() -> None:
     text = render(birds("aws"), "aws")["Dockerfile"]
-    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-bookworm$", text, re.MULTILINE)
+    assert re.search(r"^FROM --platform=linux/amd64 python:3\.\d+\.\d+-slim-bookworm$", text, re.MULTILINE)
     assert not re.search(r"huggingface|safetensors|snapshot_download|from_pretrained", text)
+    # Ray on the head starts the workers by these; the machines are no Macs with Apple's chips.
+    assert {"openssh-client", "rsync"} <= set(text.split())
     assert "RAY_AUTH_MODE=token" in text and re.search(r"^USER ray$", text, re.MULTILINE)
     (wheel,) = re.findall(r"diffii-\S+\.whl", text.split("\n")[10]) or re.findall(r"COPY .* (diffii-\S+\.whl)", text)
     assert wheel.startswith(f"diffii-{metadata.version('diffii')}-")

@@ -42,6 +42,29 @@ def test_a_job_brings_its_settings_and_takes_its_cluster_away() -> None:
     assert job["spec"]["rayClusterSpec"]["rayVersion"] == ray.__version__
 
 
+def test_a_jobs_policy_is_not_the_one_of_the_cluster_that_stays() -> None:
+    """`kubectl delete -f rayjob.yaml` would open it."""
+    job, stays = (documents(name)["NetworkPolicy"] for name in ("rayjob.yaml", "raycluster.yaml"))
+    assert job["metadata"]["name"] != stays["metadata"]["name"]
+    assert job["spec"]["podSelector"] != stays["spec"]["podSelector"]
+
+
+def test_gke_knows_a_card_by_another_name() -> None:
+    (worker,) = documents("raycluster.yaml")["RayCluster"]["spec"]["workerGroupSpecs"]
+    chosen = worker["template"]["spec"]["nodeSelector"]
+    assert chosen["cloud.google.com/gke-accelerator"] == "nvidia-l4"
+
+
+def test_models_are_kept_on_the_claim_and_the_hubs_token_comes_from_a_secret() -> None:
+    kuberay = {**KUBERAY, **KEPT}
+    (worker,) = documents("raycluster.yaml", kuberay=kuberay)["RayCluster"]["spec"]["workerGroupSpecs"]
+    (container,) = worker["template"]["spec"]["containers"]
+    told = {one["name"]: one for one in container["env"]}
+    (mount,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "models"]
+    assert told["HF_HOME"]["value"] == told["DIFFII_CACHE"]["value"] == mount
+    assert told["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+
+
 def test_the_head_works_on_nothing_and_workers_are_spot_with_shared_memory() -> None:
     cluster = documents("raycluster.yaml", kuberay={**KUBERAY, "on_demand_label": "pool=steady"})["RayCluster"]["spec"]
     head, (worker,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
@@ -60,6 +83,7 @@ def test_the_head_works_on_nothing_and_workers_are_spot_with_shared_memory() -> 
         assert template["spec"]["serviceAccountName"] == "birds"
 
 
+KEPT = {"model_claim": "models", "hub_login": "hub"}
 KUBERAY = {"role": "birds", "gpus": 2, "spot_label": "spot=true"}
 
 
@@ -80,7 +104,9 @@ CRDS = os.environ.get("DIFFII_KUBERAY_CRDS", "")
 
 @pytest.mark.skipif(not CRDS, reason="DIFFII_KUBERAY_CRDS names no folder of CRDs")
 @pytest.mark.parametrize(("name", "kind"), [("rayjob.yaml", "RayJob"), ("raycluster.yaml", "RayCluster")])
-@pytest.mark.parametrize("changed", [{}, {"spot": False}, {"kuberay": {**KUBERAY, "model_claim": "models"}}], ids=str)
+@pytest.mark.parametrize(
+    "changed", [{}, {"spot": False}, {"kuberay": {**KUBERAY, "model_claim": "models", "hub_login": "hub"}}], ids=str
+)
 def test_the_operators_own_schema_takes_it(name: str, kind: str, changed: dict[str, Any]) -> None:
     crd = yaml.safe_load((Path(CRDS) / f"ray.io_{kind.lower()}s.yaml").read_text(encoding="utf-8"))
     (version,) = [version for version in crd["spec"]["versions"] if version["name"] == "v1"]

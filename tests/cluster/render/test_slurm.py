@@ -43,7 +43,13 @@ def test_its_orders_to_slurm() -> None:
     assert "requeue" in orders and orders["signal"] == "B:USR1@120" and "account" not in orders
     text = script(**SIF)
     assert "#SBATCH --account=lab\n" in text
-    assert "apptainer exec --nv --bind '/data,/mnt' /shared/birds.sif" in text
+    assert "apptainer exec --nv --bind '/data' /shared/birds.sif" in text
+    assert "SRUN_CPUS_PER_TASK=8" in text
+    assert "HF_HOME" not in text, "users have a cache of their own"
+    assert "apptainer exec --nv /shared/birds.sif" in script(**SIF | {"output": "s3://bucket/birds-x5"})
+    text = script(**SIF, model_cache="/shared/models")
+    assert "export HF_HOME=/shared/models DIFFII_CACHE=/shared/models\n" in text
+    assert "apptainer exec --nv --bind '/data,/shared' /shared/birds.sif" in text
 
 
 def test_an_image_of_docker_is_refused() -> None:

@@ -13,4 +13,4 @@ BIRDS = Path(__file__).with_name("birds.yaml")
 def birds(provider: Provider, **changed: object) -> Spec:
     """The specification of the tests, with fields of its own changed."""
     gpu = {"azure": "A100"}.get(provider, "L4")
-    return Spec.model_validate({**load_spec(BIRDS).model_dump(), "gpu": gpu, **changed})
+    return Spec.model_validate({**load_spec(BIRDS).model_dump(exclude_unset=True), "gpu": gpu, **changed})
