@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffii.attention import choose
+from diffii.attention import use
 from diffii.compiled import compiled
 from diffii.concepts.record import Concepts
 from diffii.concepts.tokens import TokenTable, prompt_ids
 from diffii.errors import ModelError
 from diffii.kinds import Attention, DTypeName
 from diffii.lora import add_lora, fuse, lora_deltas, weight_of
-from diffii.model_checks import one_line, refuse_incomplete, refuse_schedule
+from diffii.model_checks import one_line, refuse_incomplete, refuse_other_kinds, refuse_schedule
 from diffii.schedule import Grid, Spacing, make_grid, to_epsilon
 from diffii.weights import locate
 
@@ -61,13 +61,11 @@ class Backbone:
         attention: Attention,
         compile_unet: bool = False,
     ):
-        kernel, reason = choose(attention, device)
         self.device, self.dtype = device, dtype
-        self.pipeline = pipeline.to(device)
+        self.pipeline = pipeline.to(device, dtype)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.eval().requires_grad_(False)
-        if kernel == "xformers":
-            pipeline.unet.enable_xformers_memory_efficient_attention()
+        kernel, reason = use(pipeline.unet, attention, device, dtype)
         if device.type == "cuda":
             # What tensor cores read; convolutions would turn every tensor around otherwise. A CPU is no faster so.
             for part in (pipeline.unet, pipeline.vae):
@@ -140,6 +138,7 @@ class Backbone:
                 f"backbone.model: {model} does not load as Stable Diffusion 1.x or 2.x from safetensors: "
                 f"{one_line(error)}"
             ) from error
+        refuse_other_kinds(pipeline, model)
         refuse_incomplete(pipeline, model, directory)
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         refuse_schedule(pipeline.scheduler, model)

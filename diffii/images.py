@@ -19,7 +19,14 @@ from diffii.provenance import MADE_BY_A_MODEL, PNG_KEYWORD
 Encoding = Literal["png", "webp", "jpeg"]
 Fit = Literal["crop", "pad", "stretch"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+    | {".avif"}
+)
+OTHER_IMAGES = frozenset(
+    {".heic", ".heif", ".jxl", ".svg", ".psd", ".eps", ".ico", ".tga", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+)
+"""What people keep images in and is not read here: named where it is met, not passed over."""
 MAX_PIXELS = 100_000_000
 """A larger image is refused before it is decoded: a small file can claim to be gigapixels."""
 MAX_BYTES = 256 * 2**20

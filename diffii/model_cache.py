@@ -56,7 +56,7 @@ def copied(url: str, *, key: str, marker: str, wanted: Sequence[str], unwanted: 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            _copy(storage, {name: int(info.get("size") or 0) for name, info in files.items()}, folder, key)
+            _copy(storage, {name: info.get("size") for name, info in files.items()}, folder, key)
     return folder
 
 
@@ -76,14 +76,19 @@ def _listed(storage: Storage, key: str) -> dict[str, dict[str, Any]]:
         found = {}
     if not found:
         raise ModelError(f"{key}: there is nothing at {storage.url}")
-    return {path.removeprefix(base): info for path, info in found.items()}
+    files = {path.removeprefix(base): info for path, info in found.items()}
+    for name in files:
+        if ".." in name.split("/") or name.startswith("/") or "\\" in name:
+            raise ModelError(f"{key}: {storage.url} has a file called {name!r}, which would lie elsewhere; remove it")
+    return files
 
 
-def _copy(storage: Storage, sizes: dict[str, int], folder: Path, key: str) -> None:
-    room = shutil.disk_usage(folder.parent).free
-    if sum(sizes.values()) > room:
+def _copy(storage: Storage, sizes: dict[str, int | None], folder: Path, key: str) -> None:
+    """`sizes` in bytes, None where storage does not tell (the index page of a web server)."""
+    room, need = shutil.disk_usage(folder.parent).free, sum(size or 0 for size in sizes.values())
+    if need > room:
         raise ModelError(
-            f"{key}: {storage.url} takes {sum(sizes.values()) >> 20} MiB and {folder.parent} has room for "
+            f"{key}: {storage.url} takes {need >> 20} MiB and {folder.parent} has room for "
             f"{room >> 20}; free some, or name another folder by {CACHE_VARIABLE}"
         )
     for left in folder.parent.glob(f"{folder.name}.part-*"):
@@ -94,7 +99,7 @@ def _copy(storage: Storage, sizes: dict[str, int], folder: Path, key: str) -> No
         to = part / name
         to.parent.mkdir(parents=True, exist_ok=True)
         storage.patiently(name, lambda: storage.fs.get_file(storage.path(name), str(to)))
-        if to.stat().st_size != sizes[name]:
+        if sizes[name] is not None and to.stat().st_size != sizes[name]:
             raise ModelError(f"{key}: {storage.url}/{name} has changed while it was copied; run the same command again")
 
     try:

@@ -14,6 +14,22 @@ def one_line(error: Exception) -> str:
     return textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
 
 
+def refuse_other_kinds(pipeline: Any, model: str) -> None:
+    """Raises ModelError for what loads and cannot be called as Stable Diffusion 1.x or 2.x: SDXL, inpainting."""
+    unet, latents = pipeline.unet.config, int(pipeline.vae.config.latent_channels)
+    width, wanted = int(pipeline.text_encoder.config.hidden_size), unet.cross_attention_dim
+    wanted = wanted if isinstance(wanted, int) else max(wanted)
+    said = ""
+    if unet.get("addition_embed_type") or unet.get("class_embed_type"):
+        said = "its U-Net wants more than a prompt, as SDXL's does"
+    elif int(unet.in_channels) != latents:
+        said = f"its U-Net takes {unet.in_channels} channels and its latents have {latents}, as of an inpainting model"
+    elif width != wanted:
+        said = f"its text encoder gives {width} numbers a token and its U-Net takes {wanted}"
+    if said:
+        raise ModelError(f"backbone.model: {model} is not Stable Diffusion 1.x or 2.x: {said}. Give one that is.")
+
+
 def refuse_incomplete(pipeline: Any, model: str, directory: Path) -> None:
     """Raises ModelError when a file lacks tensors.
 

@@ -79,12 +79,13 @@ class Pretrained:
 
     def __call__(self, job: Job) -> np.ndarray:
         schedule = self.schedule(job)
-        with torch.random.fork_rng(devices=[]):
+        # The whole training: dropout draws from torch's own generators, on a card from the card's.
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(seed64(job.seed, "weights") >> 1)
             model, mean, std = self._load(job.classes)
-        model = model.to(self._device)
-        view = _View(schedule.edge, mean.to(self._device), std.to(self._device), self._device)
-        self._train(job, schedule, model, view)
+            model = model.to(self._device)
+            view = _View(schedule.edge, mean.to(self._device), std.to(self._device), self._device)
+            self._train(job, schedule, model, view)
         return self._predict(model.eval(), job.held, view)
 
     def _load(self, classes: int) -> tuple[Any, Tensor, Tensor]:

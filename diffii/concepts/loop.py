@@ -14,6 +14,8 @@ from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings
 from diffii.concepts.workers import ALONE, Workers
 from diffii.dataset.storage import Storage
+from diffii.errors import ModelError
+from diffii.model_checks import one_line
 
 Watch = Callable[[int, float], None]
 """Told after every step: how many are done, and this worker's loss on its rows."""
@@ -35,9 +37,29 @@ def learn(
 
     Checkpoints lie in `folder` of `storage`, if that is given. With `base` its LoRA and tokens stay, but for those of
     classes that have images here. The backbone comes back without concepts.
-    Raises ModelError when a prompt has no room for its tokens or learning diverges, OutputError for a checkpoint of
-    another run.
+    Raises ModelError when a prompt has no room for its tokens, learning diverges or the card is too small, OutputError
+    for a checkpoint of another run.
     """
+    try:
+        return _learn(backbone, lesson, images, settings, storage, folder, workers, watch, base)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"learning does not fit on {backbone.record.device} ({one_line(error)}); set learn.batch lower than "
+            f"{settings.batch}, or learn.tokens and learn.rank, or give learning a card of its own"
+        ) from error
+
+
+def _learn(
+    backbone: Backbone,
+    lesson: Lesson,
+    images: Iterable[np.ndarray],
+    settings: LearnSettings,
+    storage: Storage | None,
+    folder: str,
+    workers: Workers,
+    watch: Watch | None,
+    base: Concepts | None,
+) -> Concepts:
     learner = Learner(backbone, lesson, encode_images(backbone, images, settings.flip), settings, workers, base)
     try:
         if storage is not None:

@@ -72,5 +72,9 @@ class Concepts:
 
 
 def _sha256(tensor: Tensor) -> str:
-    raw = tensor.detach().cpu().contiguous().view(torch.uint8) if tensor.numel() else torch.empty(0, dtype=torch.uint8)
+    raw = (
+        tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        if tensor.numel()
+        else torch.empty(0, dtype=torch.uint8)
+    )
     return hashlib.sha256(raw.numpy().tobytes()).hexdigest()

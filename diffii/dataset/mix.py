@@ -89,8 +89,12 @@ def mix(
     `balanced` draws the class of a synthetic image with weight 1 / (n_c + 1), so that a long tail is levelled; without
     it the class is that of the image replaced. `real` and `synthetic` are each what `diffii.open` gives, a folder of
     class folders or Parquet by path or URL, or a sequence of (image, label). Classes are matched by name where both
-    sides have names. Processes that train together give each its `rank`. Raises SourceError when the classes do not
-    fit, ValueError for a p outside [0, 1].
+    sides have names. Processes that train together give each its `rank`.
+
+    Images are PIL's, of whatever size they have; `transform` makes of each what a DataLoader can put into a batch.
+    Synthetic images come in any order, and a shard is read by row groups (100 MB): a data set of many gigabytes is
+    mixed faster from a local `imagefolder` copy of it (`diffii export`).
+    Raises SourceError when the classes do not fit, ValueError for a p outside [0, 1].
     """
     originals, made = labelled(real), labelled(synthetic)
     classes, made = _in_classes_of(originals, made)

@@ -70,7 +70,7 @@ class SavedDataset:
                     told = [self._words(table, wanted) for wanted in (CAPTION_COLUMNS, CONTEXT_COLUMNS)]
                     for row, values in enumerate(zip(table.column(label).to_pylist(), *told, strict=True)):
                         rows.append((f"{name}#{place + row}@{offset}+{row}", *values))
-        return listed(rows, names)
+        return listed(rows, names, self._storage.url)
 
     def read(self, where: str) -> bytes:
         match = _PLACE.fullmatch(where)

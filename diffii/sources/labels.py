@@ -31,7 +31,7 @@ def resolve(told: Sequence[Told], url: str) -> tuple[tuple[str, ...], list[int |
     """Class names, and each image's label into them; None where it has none.
 
     Indices with names keep their places, and a class that no image shows is called by its number; indices alone, and
-    names alone, are classes in natural order. Raises SourceError when one index has two names.
+    names alone, are classes in natural order. Raises SourceError when one index has two names, or two have one.
     """
     names: dict[int, str] = {}
     for index, name in told:
@@ -47,9 +47,20 @@ def resolve(told: Sequence[Told], url: str) -> tuple[tuple[str, ...], list[int |
     top = max(*names, *(index for index, _ in told if index is not None))
     if top >= MAX_CLASSES:
         raise SourceError(f"{url}: label {top} is more than the limit of {MAX_CLASSES} classes")
-    classes = tuple(names.get(index, str(index)) for index in range(top + 1))
-    place = {name: number for number, name in reversed(list(enumerate(classes)))}
+    classes = apart([names.get(index, str(index)) for index in range(top + 1)], url)
+    place = {name: number for number, name in enumerate(classes)}
     return classes, [_label(index, name, place) for index, name in told]
+
+
+def apart(names: Sequence[str], url: str) -> tuple[str, ...]:
+    """The names as classes. Raises SourceError when two have one name: concepts and prompts know classes by theirs."""
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if first.setdefault(name, number) != number:
+            raise SourceError(
+                f"{url}: labels {first[name]} and {number} are both called {name!r}; give each its own name"
+            )
+    return tuple(names)
 
 
 def _label(index: int | None, name: str | None, place: dict[str, int]) -> int | None:
@@ -58,12 +69,13 @@ def _label(index: int | None, name: str | None, place: dict[str, int]) -> int | 
     return None if name is None else place.get(name)
 
 
-def listed(rows: Sequence[tuple[str, Any, str, str]], names: Sequence[str] | None) -> Listing:
+def listed(rows: Sequence[tuple[str, Any, str, str]], names: Sequence[str] | None, url: str) -> Listing:
     """What a table with one label column holds: rows are (place, value of the column, caption, context).
 
-    With `names` a value is an index or one of them; without, the values are the classes, in natural order.
+    With `names` a value is an index or one of them; without, the values are the classes, in natural order. Raises
+    SourceError when two of `names` are one.
     """
-    classes = tuple(names or sorted({str(value) for _, value, _, _ in rows if value is not None}, key=natural))
+    classes = apart(names or sorted({str(value) for _, value, _, _ in rows if value is not None}, key=natural), url)
     index = {name: number for number, name in enumerate(classes)}
     listing = Listing(classes)
     for where, value, caption, context in rows:

@@ -76,7 +76,7 @@ class ParquetImages:
             names = names or names_in(features_of(file.schema_arrow), column)
             columns = self.column(name, column), self._words(name, CAPTION_COLUMNS), self._words(name, CONTEXT_COLUMNS)
             rows += [(f"{name}#{row}", *values) for row, values in enumerate(zip(*columns, strict=True))]
-        return listed(rows, names)
+        return listed(rows, names, self._storage.url)
 
     def read(self, where: str) -> bytes:
         """Raises UnreadableImage when the row holds no image bytes, SourceError when it cannot be read at all."""

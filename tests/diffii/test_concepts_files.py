@@ -151,6 +151,14 @@ def test_the_digest_is_of_what_shapes_an_image(concepts: Concepts) -> None:
     assert Concepts(concepts.tokens, concepts.vectors, concepts.lora, {"note": 1}).digest == concepts.digest
 
 
+def test_a_lora_with_numbers_of_its_own_has_a_digest(concepts: Concepts) -> None:
+    """kohya's files have an alpha, without any dimension, to each matrix."""
+    alphas = {"x.alpha": torch.tensor(4.0)}
+    with_alphas = Concepts(concepts.tokens, concepts.vectors, {**concepts.lora, **alphas})
+    assert with_alphas.digest != concepts.digest
+    assert Concepts(concepts.tokens, concepts.vectors, {**concepts.lora, **alphas}).digest == with_alphas.digest
+
+
 def test_a_class_that_was_not_learned_is_named(concepts: Concepts) -> None:
     assert concepts.name_of("sp arrow") == "<c00002-0> <c00002-1>"
     assert "'owl'" in refusal(lambda: concepts.name_of("owl"))

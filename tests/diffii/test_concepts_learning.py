@@ -257,6 +257,18 @@ def test_too_high_a_rate_is_said(small: Backbone) -> None:
             learner.release()
 
 
+def test_a_card_that_is_too_small_is_told_in_terms_of_settings(
+    small: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(small.pipeline.unet, "forward", full)
+    with pytest.raises(ModelError, match=r"does not fit on cpu \(CUDA out of memory.*set learn\.batch lower than 4"):
+        learn(small, lesson(), images(small), replace(SETTINGS, batch=4))
+    assert small.concepts is None
+
+
 def test_a_class_of_one_image_among_large_ones_is_shown_as_often() -> None:
     labels = [0] * 97 + [1, 2, 2]
     draws = Draws(labels, 0, 1000, balanced=True, flip=False)

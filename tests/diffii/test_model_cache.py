@@ -8,7 +8,10 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest import mock
 
@@ -83,6 +86,31 @@ def test_a_model_that_is_replaced_is_another_and_no_run_takes_it_unawares(model_
     bucket.pipe_file(config, bucket.cat(config) + b"\n")
     with pytest.raises(ModelError, match=r"backbone\.model: s3://.*/model is not what it was when the run was planned"):
         load(spec)
+
+
+def test_a_hostile_name_writes_nothing_elsewhere(model_url: str, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/hostile/model_index.json", b"{}")
+    store.pipe_file("/hostile/unet/x/../../../../../escaped.json", b"{}")
+    with pytest.raises(ModelError, match=r"memory://.*hostile has a file called 'unet/x/\.\./.*would lie elsewhere"):
+        locate("memory://hostile")
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+def test_a_model_on_a_web_server_is_copied(model_url: str) -> None:
+    """An index page does not say how large files are."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(EMBEDDED_DIR)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        found = locate(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+    assert weights_digest(found) == weights_digest(EMBEDDED_DIR)
 
 
 def test_what_is_no_model_is_said(model_url: str, tmp_path: Path) -> None:

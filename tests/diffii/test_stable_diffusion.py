@@ -8,12 +8,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler
+from diffusers import DDIMInverseScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from diffii.backbone import Backbone
@@ -225,6 +225,31 @@ def test_pickled_weights_are_refused_unopened(broken: Path, tmp_path: Path, part
     message = refusal(lambda: Backbone.load(str(broken)))
     assert str(broken) in message and "safetensors" in message
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        # What SDXL's U-Net has, and an inpainting model's: the pipeline loads, and cannot be called.
+        (
+            {
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 80,
+            },
+            "wants more than a prompt, as SDXL's does",
+        ),
+        ({"in_channels": 9}, "takes 9 channels and its latents have 4, as of an inpainting model"),
+        ({"cross_attention_dim": 48}, "its text encoder gives 32 numbers a token and its U-Net takes 48"),
+    ],
+    ids=["SDXL", "inpainting", "another encoder"],
+)
+def test_other_kinds_of_models_are_refused(broken: Path, changes: dict[str, Any], said: str) -> None:
+    config: Any = UNet2DConditionModel.load_config(broken / "unet")
+    shutil.rmtree(broken / "unet")
+    cast(Any, UNet2DConditionModel.from_config({**config, **changes})).save_pretrained(broken / "unet")
+    message = refusal(lambda: Backbone.load(str(broken)))
+    assert str(broken) in message and said in message
 
 
 @pytest.mark.parametrize("part", [*FILES, "scheduler", "tokenizer"])

@@ -128,6 +128,22 @@ def test_a_transformers_model_is_fine_tuned(tiny: dict[str, str], kind: str, edg
         assert right(predicted, task) > 0.7
 
 
+def test_what_a_model_drops_follows_from_the_seed(tiny: dict[str, str], tmp_path: Path) -> None:
+    from transformers import ViTForImageClassification
+
+    vit = ViTForImageClassification.from_pretrained(tiny["vit"])
+    vit.config.hidden_dropout_prob = 0.5
+    vit.save_pretrained(tmp_path)
+    network = Pretrained(str(tmp_path), Schedule(edge=32, epochs=4, batch=8, lr=0.05))
+    task = job(lr=0.05, held=bars(60, 1))
+    found = []
+    for before in range(2):
+        torch.manual_seed(before)  # whatever this process has drawn
+        found.append(network(task))
+        assert torch.initial_seed() == before
+    np.testing.assert_array_equal(*found)
+
+
 def test_schedules_are_the_papers(tiny: dict[str, str]) -> None:
     resnet, vit = Pretrained(tiny["resnet"]), Pretrained(tiny["vit"])
     assert resnet.schedule(job()) == CONVOLUTIONAL == Schedule(edge=224, epochs=128, batch=256, lr=0.05)

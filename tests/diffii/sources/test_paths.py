@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import unicodedata
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,10 +12,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from diffii.errors import SourceError
 from diffii.sources import Splits, open_source, opener
 from engine.scan import Reading, read_source
+from engine.source import Skipped
 from tests.diffii.sources.layouts import folder, png
 
 pytest_plugins = ["tests.s3"]
@@ -106,9 +110,56 @@ def test_metadata_beside_class_folders_brings_captions(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,text\na/0.png,a thing on a table\n")
     source = read_source(url)
     assert [image.caption for image in source.images] == ["a thing on a table", ""] and source.digest == before
+    (tmp_path / "metadata.csv").write_text("file_name,text\na/0.png,a thing\nb/7.png,another\n")
+    (skip,) = read_source(url).skipped
+    assert skip == Skipped("metadata.csv", "1 of its rows name no image in a class folder: b/7.png, ...")
     (tmp_path / "metadata.csv").write_bytes(b"file_name,text\n\xff\xfe")
     assert read_source(url).digest == before
     assert read_source(url).skipped[0].where == "metadata.csv"
+
+
+def test_captions_are_found_however_their_accents_are_spelled(tmp_path: Path) -> None:
+    """A Mac's file system takes é apart, and what writes tables does not."""
+    url = folder(tmp_path, ["a"], [(png(0), 0)])
+    apart, whole = (unicodedata.normalize(form, "été.png") for form in ("NFD", "NFC"))
+    assert apart != whole
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / apart)
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\na/{whole},in the sun\n", encoding="utf-8")
+    source = read_source(url)
+    assert [image.caption for image in source.images] == ["in the sun"] and source.skipped == ()
+
+
+def test_what_looks_like_images_and_is_not_read_is_named(tmp_path: Path) -> None:
+    url = folder(tmp_path / "set", ["a", "b"], [(png(0), 0), (png(1), 1)])
+    root = tmp_path / "set"
+    (root / "a" / "phone.HEIC").write_bytes(b"x")
+    (root / "a" / "notes.txt").write_text("of no interest")
+    folder(tmp_path / "more", ["c"], [(png(2), 0)])
+    (root / "b" / "more").symlink_to(tmp_path / "more" / "c")
+    folder(root, ["_c"], [(png(3), 0)])
+    (root / "__MACOSX").mkdir()
+    source = read_source(url)
+    assert source.classes == ("a", "b") and len(source.images) == 2
+    assert {skip.where: skip.reason for skip in source.skipped} == {
+        "a/phone.HEIC": ".heic files are not read; convert it to PNG or JPEG",
+        "b/more": "a link to a folder is not followed inside a class folder",
+        "_c/": "no class begins with _; rename it",
+    }
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "jp2"])
+def test_images_by_less_usual_names_are_read(tmp_path: Path, suffix: str) -> None:
+    url = folder(tmp_path, ["a"], [(png(0), 0)])
+    picture = Image.open(io.BytesIO(png(1))).convert("RGB")
+    picture.save(tmp_path / "a" / f"1.{suffix}", "JPEG2000" if suffix == "jp2" else "JPEG")
+    source = read_source(url)
+    assert len(source.images) == 2 and source.skipped == ()
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    """ImageNet has two cranes, and concepts know classes by their names."""
+    with pytest.raises(SourceError, match="labels 0 and 1 are both called 'crane'; give each its own name"):
+        read_source(table(tmp_path, "path,label,class_name\n0.png,0,crane\n1.png,1,crane\n"))
 
 
 @pytest.mark.parametrize(
