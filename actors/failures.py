@@ -38,6 +38,8 @@ from typing import NoReturn
 import torch
 from safetensors import SafetensorError
 
+from diffii.memory import no_memory
+
 RowFault = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, OSError, SafetensorError)
 """What one row's data can raise while it is made. Such a row is set aside with the reason; its mates go on."""
 
@@ -79,8 +81,8 @@ def task_retries(rows: int, micro_batch: int, attempts: int = SILENT_DEATHS) -> 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine, not the row, is at fault. The CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether the machine, not the row, is at fault."""
+    return no_memory(error)
 
 
 def free_memory() -> None:

@@ -7,6 +7,7 @@ bad row, a dead process or failing storage means for a chunk is decided in `acto
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from actors.attempts import Journal, Process, of_chunk
 from actors.board import COMPUTING, ENCODING, STAGING, WAITING
 from actors.desk import Desk, Hold
-from actors.failures import refuse_if_all
+from actors.failures import free_memory, out_of_memory, refuse_if_all
 from actors.gpu_clock import GpuClock
 from actors.model import ActorSpec, fingerprint, load
 from actors.preemption import gone_nodes, ray_node
@@ -86,7 +87,8 @@ class Generator:
             self._desk.last_words,
             lambda: spec.allow_smaller and make_smaller(self._storage, card, self._rows),
         )
-        self._gpu, self._calls, self._unet_rows = GpuClock(), Meter(), UnetRows()
+        self._gpu, self._embedding = GpuClock(), threading.Lock()
+        self._calls, self._unet_rows = Meter(), UnetRows()
         self._backbone.epsilon = self._unet_rows.counting(self._shield.watchdog.beating(self._backbone.epsilon))
         self._encoders = ThreadPoolExecutor(ENCODE_THREADS)
         self._starts = Starts(self._storage, self._arm, self._backbone.latent_shape, self._grid.alphas, spec.norm)
@@ -207,12 +209,22 @@ class Generator:
         kept = [row for row in rows if row["outcome"] == staged.KEPT]
         if self._embedder is None or not kept:
             return
-        hold.at(WAITING)
-        with self._gpu:
-            hold.at(ENCODING)
-            embeddings = self._embedder.signatures(np.stack([row["pixels"] for row in kept]))
+        # A lock of its own: under the model's a finished chunk would wait for the whole of the next one.
+        with self._embedding:
+            embeddings = self._signatures(np.stack([row["pixels"] for row in kept]))
         for row, embedding in zip(kept, embeddings, strict=True):
             row["embedding"] = embedding.tobytes()
+
+    def _signatures(self, pixels: np.ndarray) -> np.ndarray:
+        assert self._embedder is not None
+        try:
+            return self._embedder.signatures(pixels)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Not within the handler: the error's frames hold what is to go.
+        free_memory()
+        return self._embedder.signatures(pixels)
 
 
 def _rows_of(chunk: dict[str, Any]) -> list[dict[str, Any]]:

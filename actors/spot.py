@@ -32,6 +32,9 @@ GCP_SECONDS, AZURE_SECONDS = 30.0, 30.0
 """How long a machine lives after its notice where the notice does not say until when."""
 SILENT_TRIES = 60
 """Questions without an answer, five minutes of them, after which a cloud that has answered is asked no more."""
+SLOW_TRIES = 36
+"""Questions that nobody answers in time, three minutes of them, before a machine is taken for no cloud's: Azure's
+service is started by the first one, and takes up to two."""
 PREEMPTION = 2
 """Ray's number of the reason for which a node is drained (`autoscaler.proto`)."""
 
@@ -53,19 +56,37 @@ class Notice:
 
 
 def cloud_here(url: str) -> Ask | None:
-    """How to ask the cloud whose machine this is; None when no cloud answers at `url`."""
+    """How to ask the cloud whose machine this is; None when no cloud answers at `url`.
+
+    Raises TimeoutError when something may be there and did not answer in time.
+    """
+    slow = False
     for cloud in (_aws, _gcp, _azure):
         try:
             cloud(url)
-        except NO_ANSWER:
+        except NO_ANSWER as error:
+            slow = slow or isinstance(getattr(error, "reason", error), TimeoutError)
             continue
         return lambda: cloud(url)
+    if slow:
+        raise TimeoutError(f"nothing at {url} answers in time")
+    return None
+
+
+def _patiently(url: str, every: float, over: threading.Event) -> Ask | None:
+    for _ in range(SLOW_TRIES):
+        try:
+            return cloud_here(url)
+        except TimeoutError:
+            if over.wait(every):
+                break
     return None
 
 
 def wait_for_notice(url: str, every: float = EVERY_SECONDS, over: threading.Event | None = None) -> Notice | None:
     """Ask until there is a notice; None when no cloud answers, or not any more, or once `over` is set."""
-    ask, silent, over = cloud_here(url), 0, over or threading.Event()
+    over = over or threading.Event()
+    ask, silent = _patiently(url, every, over), 0
     while ask is not None and silent < SILENT_TRIES:
         try:
             if (notice := ask()) is not None:

@@ -196,10 +196,14 @@ def evaluate(study: Study, verbose: bool) -> None:
 
 
 def actors(config: Config) -> int:
-    """How many actors a run has here: as configured; else one per GPU, or per core without any, but `actors.min`."""
+    """How many actors a run has here: as configured; else one per GPU or its share, or per core without any.
+
+    `actors.min` at least.
+    """
     from cluster.local import cores
 
-    return config.actors.max or max(cores() if device() == "cpu" else gpus(), config.actors.min)
+    here = cores() if device() == "cpu" else int(gpus() / (config.actors.gpus or 1.0))
+    return config.actors.max or max(here, config.actors.min, 1)
 
 
 def device() -> str:

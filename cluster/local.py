@@ -36,6 +36,8 @@ def local_ray(actors: int | None = None, verbose: bool = False) -> Iterator[None
         # lives in the environment of this command and its children; left to itself Ray writes one to the home folder.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # `actors.gpus=0` is to mean it: Ray leaves the cards in sight of what wants none of them.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

@@ -16,6 +16,7 @@ import torch
 
 from diffii.backbone import Backbone
 from diffii.errors import ModelError
+from diffii.memory import no_memory
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 ENOUGH = 0.95
@@ -78,7 +79,9 @@ def _measured(
             x = _noise(backbone, size * rows_each)
             seconds = _seconds(backbone, x)
             beside(size)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not no_memory(error):
+                raise
             break
         memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
         if memory > limit:

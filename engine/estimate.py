@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -173,23 +174,26 @@ def _learn_rows(config: Config) -> int:
 
 
 def calibrate(spec: ModelSpec, config: Config, processes: int) -> Speed:
-    """Measure in `processes` fresh processes at once; the mean of what they saw."""
+    """Measure in `processes` fresh processes at once, but one a card or core here; the mean of what they saw."""
+    processes = min(processes, torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         began = time.time()
-        speeds = list(pool.map(_measure, [(spec, config, began)] * processes))
+        speeds = list(pool.map(_measure, [(spec, config, began, card) for card in range(processes)]))
     return Speed(**{name: float(np.mean([getattr(s, name) for s in speeds])) for name in Speed.__dataclass_fields__})
 
 
-def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
-    spec, config, began = task
+def _measure(task: tuple[ModelSpec, Config, float, int]) -> Speed:
+    spec, config, began, card = task
+    if torch.cuda.is_available():
+        torch.cuda.set_device(card)  # Ray shows each actor its own card alone
     backbone = load(spec)
     name = embedder(config)
     signer = Embedder.load(name, config.generation.micro_batch) if name else None
     loaded = time.time() - began
     output = config.output
     inversion, generation = config.inversion, config.generation
-    noise = torch.randn(generation.micro_batch, *backbone.latent_shape)
+    noise = backbone.put(torch.randn(generation.micro_batch, *backbone.latent_shape))
     start = torch.randn(inversion.micro_batch, *backbone.latent_shape)
     prompts = ["a photo", "a photo on grass"]
     short = backbone.grid(4, spacing(config))
@@ -204,6 +208,7 @@ def _measure(task: tuple[ModelSpec, Config, float]) -> Speed:
         plain, suffixed = ([prompt] * generation.micro_batch for prompt in prompts)
         denoise(backbone, noise, plain, suffixed, short, generation.split, generation.guidance_scale)
 
+    backbone.decode(noise)  # the first call of a kernel takes longer
     finish_began = time.perf_counter()
     images = backbone.decode(noise)
     pixels = (np.clip(images, 0, 1) * 255).astype(np.uint8)
@@ -232,5 +237,7 @@ def _seconds(work: object, budget: float = CALIBRATION_SECONDS / 2) -> float:
     while not times or time.perf_counter() - began < budget:
         start = time.perf_counter()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what was called may still run
         times.append(time.perf_counter() - start)
     return float(np.median(times))

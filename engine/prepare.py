@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffii.dataset import layout
 from diffii.dataset.history import read_log
-from diffii.dataset.storage import Storage
+from diffii.dataset.storage import TEMPORARY, Storage
 from diffii.embedder_weights import embedder_digest
 from diffii.errors import OutputError
 from diffii.weights import locate, weights_digest
@@ -96,7 +96,10 @@ def _check_free(storage: Storage) -> None:
         there = next(place for place in (path, *path.parents) if storage.fs.exists(str(place)))
         if not storage.fs.isdir(str(there)):
             raise OutputError(f"{there} is a file, so no data set can be written to {storage.url}; choose a folder")
-    foreign = [name for name in storage.names() if name not in _MAY_STAND_THERE]
+    # A run writes its card before the log's first entry, and may have died between the two.
+    begun = any(name.startswith("source-") for name in storage.names(layout.OWN))
+    ours = _MAY_STAND_THERE | ({layout.CARD} if begun else set())
+    foreign = [name for name in storage.names() if name not in ours and not name.startswith(TEMPORARY)]
     if foreign:
         raise OutputError(
             f"{storage.url} holds something else ({', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}); "

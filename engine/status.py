@@ -9,6 +9,7 @@ from typing import Any
 from diffii.dataset import layout
 from diffii.dataset.driver import Driver
 from diffii.dataset.history import newest_version
+from diffii.dataset.log import WaveEntry
 from diffii.dataset.storage import Storage
 from engine import heartbeat
 from engine.prepare import load_run
@@ -66,7 +67,6 @@ def status(url: str) -> Status:
     run = load_run(url)
     history = run.history
     wave = run.open_wave()
-    chunks = run.storage.names(layout.staged_wave(wave.wave)) if wave else []
     complete = run.history.complete
     driver = None if complete else heartbeat.seen(run.storage)
     kept = dict(zip(run.source.classes, run.kept(), strict=True))
@@ -77,7 +77,7 @@ def status(url: str) -> Status:
         version=history.version,
         planned=sum(run.plan.row_count(wave) for wave in run.waves),
         decided=history.rows,
-        staged=len(chunks) * run.config.commit.chunk_size,
+        staged=_staged(run, wave) if wave else 0,
         kept=history.kept,
         rejected=history.count("rejected"),
         poisoned=history.count("poisoned"),
@@ -92,6 +92,14 @@ def status(url: str) -> Status:
         fingerprints=sorted(history.fingerprints),
         not_reproducible=why_not(history.fingerprints),
     )
+
+
+def _staged(run: Run, wave: WaveEntry) -> int:
+    """Rows of chunks that are made and not decided."""
+    size, rows = run.config.commit.chunk_size, run.plan.row_count(wave)
+    numbers = [layout.staged_number(name) for name in run.storage.names(layout.staged_wave(wave.wave))]
+    first = run.history.next_chunk(wave.wave)
+    return sum(min(size, rows - number * size) for number in numbers if number is not None and number >= first)
 
 
 def _beginning(storage: Storage, driver: Driver) -> Status:

@@ -176,11 +176,14 @@ class Watch:
     def _end(self, still: Still) -> bool:
         """End a process where it is; False when it was gone already."""
         post = still.post
-        # Told first: the actor that takes the task over asks at once.
-        ray.get(self.board.end.remote(post, still.hung), timeout=5 * ROUND_SECONDS)
+        gone = post.node in gone_nodes()
+        # Told first: the actor that takes the task over asks at once. A node that went has not hung.
+        ray.get(self.board.end.remote(post, {} if gone else still.hung), timeout=5 * ROUND_SECONDS)
+        if gone:
+            return False
         there = NodeAffinitySchedulingStrategy(post.node, soft=False)
         killer = ray.remote(kill_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        return post.node not in gone_nodes() and ray.get(killer.remote(post.pid, post.born), timeout=60.0)
+        return ray.get(killer.remote(post.pid, post.born), timeout=60.0)
 
 
 @contextlib.contextmanager

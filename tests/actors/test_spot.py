@@ -8,9 +8,11 @@ import threading
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
+from actors import spot
 from actors.spot import Notice, cloud_here, wait_for_notice
 from tests.actors.clouds import Cloud, cloud
 
@@ -69,6 +71,22 @@ def test_a_recommendation_to_rebalance_is_no_notice() -> None:
         ask = cloud_here(here.url)
         assert ask is not None
         assert ask() is None
+
+
+def test_a_service_that_takes_its_time_to_start_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure's does, on a machine that has just been made."""
+    monkeypatch.setattr(spot, "ANSWER_SECONDS", 0.2)
+    with cloud("azure") as here:
+        answer, slow = here.answer, iter([0.6] * 5)
+
+        def slowly(*asked: Any) -> Any:
+            time.sleep(next(slow, 0.0))
+            return answer(*asked)
+
+        monkeypatch.setattr(here, "answer", slowly)
+        here.notice = NOTICES["azure"]
+        notice = wait_for_notice(here.url, every=0.01)
+    assert notice is not None and notice.cloud == "Azure"
 
 
 def test_what_is_no_cloud_is_asked_once() -> None:

@@ -16,13 +16,14 @@ import pytest
 
 from diffii.dataset import layout
 from diffii.dataset.driver import Doing, read_driver
-from diffii.dataset.storage import Storage
+from diffii.dataset.storage import TEMPORARY, Storage
 from engine.heartbeat import driving
 from engine.progress import Silent
 from engine.run import Run, begin
+from engine.status import status
 from engine.waves import run_waves
 from tests.cluster.commands import SMALL, diffii, run
-from tests.engine.imaginary_run import a_run, maker, packed_here
+from tests.engine.imaginary_run import a_run, maker, packed_here, stage
 from tests.engine.sources import garments
 
 BLOCK = """
@@ -105,6 +106,19 @@ def test_a_run_is_told_through_all_its_states(tmp_path: Path, elsewhere: dict[st
         found = json.loads(ask(elsewhere, work.storage.url, "--json"))
     assert (found["state"], found["driver"]) == ("complete", "")
     assert found["kept"] == work.history.kept
+
+
+def test_what_waits_to_be_committed_is_counted_in_rows(tmp_path: Path) -> None:
+    work = a_run(str(tmp_path / "out"), commit__chunk_size=4)
+    begin(work)
+    wave = work.open_wave()
+    assert wave is not None
+    rows, size, last = work.plan.row_count(wave), work.config.commit.chunk_size, work.plan.chunk_count(wave) - 1
+    assert rows % size
+    for chunk in (1, last):
+        stage(work, wave, chunk)
+    (tmp_path / "out" / layout.staged_wave(wave.wave) / f"{TEMPORARY}0").touch()
+    assert status(work.storage.url).staged == size + rows % size
 
 
 def test_classes_are_called_what_they_are_called(tmp_path: Path, elsewhere: dict[str, str]) -> None:

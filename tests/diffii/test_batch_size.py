@@ -10,6 +10,7 @@ import torch
 from diffii.backbone import Backbone
 from diffii.batch_size import Measured, best, generating, inverting
 from diffii.errors import ModelError
+from diffii.memory import no_memory
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,21 @@ def test_measuring_ends_where_the_memory_does(backbone: Backbone, monkeypatch: p
     assert max(asked) == 8
     assert [one.rows for one in generating(backbone, guided=False, sizes=(1, 2, 4, 8))] == [1, 2, 4]
     assert [one.rows for one in inverting(backbone, sizes=(1, 2, 4, 8))] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("memory"), False),
+    ],
+    ids=str,
+)
+def test_a_full_memory_is_told_from_other_errors(error: Exception, full: bool) -> None:
+    assert no_memory(error) is full

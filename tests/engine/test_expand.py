@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import pytest
@@ -13,11 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import diffii
 from diffii.dataset import layout
+from diffii.dataset.storage import TEMPORARY
 from diffii.errors import ConfigError, ModelError, OutputError, SourceError
 from engine.config import Config
 from engine.expand import expand
 from engine.prepare import prepare
 from engine.replay import replay
+from engine.run import begin
 from engine.settings import from_flat
 from engine.status import status
 from engine.verify import verify
@@ -167,6 +170,20 @@ class TestRefused:
         with pytest.raises(OutputError, match=r"holds something else \(thesis\.txt\)"):
             prepare(config(source, tmp_path))
         assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt"]
+
+    def test_not_what_a_run_left_that_died_before_its_first_entry(self, source: Path, tmp_path: Path) -> None:
+        """Its card comes before the log: hours of learning lie between an empty folder and that moment."""
+        run = prepare(config(source, tmp_path / "out"))
+        with mock.patch.object(run.writer, "append", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            begin(run)
+        assert (tmp_path / "out" / layout.CARD).exists()
+        (tmp_path / "out" / f"{TEMPORARY}of_a_card").touch()
+        begin(prepare(config(source, tmp_path / "out")))
+        # A page alone is somebody's.
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / layout.CARD).write_text("my thesis")
+        with pytest.raises(OutputError, match=r"holds something else \(README\.md\)"):
+            prepare(config(source, tmp_path / "other"))
 
     def test_a_missing_model(self, source: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="no-such-model is not a diffusers pipeline directory"):
