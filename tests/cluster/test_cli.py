@@ -245,6 +245,7 @@ def test_a_second_driver_waits_and_goes_on_from_there(source: Path, tmp_path: Pa
     assert (found.ok, found.kept, found.orphans) == (True, 72, [])
 
 
+@pytest.mark.slow
 def test_a_fork_begins_anew_with_what_still_fits(blemished: Path, quiet: Quiet, tmp_path: Path) -> None:
     other = [*BLEMISHED, "--set=generation.split=0.9"]
     refused = run("expand", blemished, quiet.out, *other, code=2).stderr

@@ -72,6 +72,7 @@ def test_what_was_measured_is_kept_to(source: Path, tmp_path: Path) -> None:
     assert {key: taken[key] for key in sizes} == sizes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_what_the_user_set_is_not_measured(source: Path, tmp_path: Path) -> None:
     notes = Notes()
