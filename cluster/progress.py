@@ -59,7 +59,9 @@ class ProgressLine:
             if self._bar is not None:
                 self._task = self._bar.add_task(name, total=total, completed=done, detail="starting")
             elif done:
-                self._console.print(f"{name}: {done} of {total} {unit} were there already", highlight=False)
+                self._console.print(
+                    f"{name}: {done} of {total} {unit} were there already", highlight=False, soft_wrap=True
+                )
 
     def actors(self, actors: Actors) -> None:
         with self._lock:
@@ -113,4 +115,4 @@ class ProgressLine:
         line = f"{self._name}: {self._done}/{self._total} {self._unit}, {self._detail()}"
         if line != self._line:
             self._line = line
-            self._console.print(line, highlight=False)
+            self._console.print(line, highlight=False, soft_wrap=True)

@@ -77,6 +77,16 @@ def test_a_rate_is_told_in_digits() -> None:
     ]
 
 
+def test_a_log_has_one_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes what is no terminal for eighty columns wide."""
+    monkeypatch.setattr(progress_module, "SAY_EVERY", -1.0)
+    narrow = Console(file=io.StringIO(), width=20)
+    with ProgressLine(narrow) as progress:
+        progress.stage("generate", 40, 3)
+        progress.actors(Actors(wanted=4, here=4, ready=4, busy=3))
+    assert len(lines(narrow)) == 2
+
+
 def test_a_stage_begins_without_the_actors_of_the_last(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "SAY_EVERY", -1.0)
     with ProgressLine(console) as progress:
