@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.show import console, duration, print_estimate, print_sheet, print_study, say, tell
 from diffii.errors import ConfigError
+from diffii.machine import cores
 from engine.config import Config
 from engine.defaults import with_values
 from engine.learned import Learned
@@ -200,9 +201,8 @@ def actors(config: Config) -> int:
 
     `actors.min` at least.
     """
-    from cluster.local import cores
-
-    here = cores() if device() == "cpu" else int(gpus() / (config.actors.gpus or 1.0))
+    share = config.actors.gpus
+    here = cores() if device() == "cpu" or share == 0 else int(gpus() / (share or 1.0))
     return config.actors.max or max(here, config.actors.min, 1)
 
 

@@ -15,16 +15,12 @@ from ray._private import worker
 from cluster.authentication import read_environment
 from cluster.ending import heed_sigterm
 from diffii.errors import ClusterError
+from diffii.machine import cores
 
 SPARE_CPUS = 2
 """Logical CPUs beyond the actors' own: Ray Data's small tasks must run while every actor is busy."""
 OBJECT_STORE_BYTES = 256 * 2**20
 """Only plan rows and receipts pass through it; images never do."""
-
-
-def cores() -> int:
-    """Processors this process may use: in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,9 @@ def copied(url: str, *, key: str, marker: str, wanted: Sequence[str], unwanted: 
         if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)
         and not any(fnmatch.fnmatch(name, pattern) for pattern in unwanted)
     }
+    for name in files:
+        if ".." in name.split("/") or name.startswith("/") or "\\" in name:
+            raise ModelError(f"{key}: {url} has a file called {name!r}, which would lie elsewhere; remove it")
     if marker not in files:
         raise ModelError(f"{key}: there is no {marker} at {url}; give the folder that save_pretrained wrote")
     versions = [[name, *(str(info.get(sign, "")) for sign in ("size", *_VERSIONS))] for name, info in files.items()]
@@ -76,11 +79,7 @@ def _listed(storage: Storage, key: str) -> dict[str, dict[str, Any]]:
         found = {}
     if not found:
         raise ModelError(f"{key}: there is nothing at {storage.url}")
-    files = {path.removeprefix(base): info for path, info in found.items()}
-    for name in files:
-        if ".." in name.split("/") or name.startswith("/") or "\\" in name:
-            raise ModelError(f"{key}: {storage.url} has a file called {name!r}, which would lie elsewhere; remove it")
-    return files
+    return {path.removeprefix(base): info for path, info in found.items()}
 
 
 def _copy(storage: Storage, sizes: dict[str, int | None], folder: Path, key: str) -> None:

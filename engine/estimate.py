@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from diffii.embedding import Embedder
 from diffii.features import perceptual_hash
 from diffii.images import encode
 from diffii.invert import invert
+from diffii.machine import cores
 from diffii.schedule import steps_within
 from engine.caption_stage import by_diffusion, wanted
 from engine.concept_stage import learn_settings
@@ -174,19 +174,24 @@ def _learn_rows(config: Config) -> int:
 
 
 def calibrate(spec: ModelSpec, config: Config, processes: int) -> Speed:
-    """Measure in `processes` fresh processes at once, but one a card or core here; the mean of what they saw."""
-    processes = min(processes, torch.cuda.device_count() if torch.cuda.is_available() else os.cpu_count() or 1)
+    """Measure in `processes` fresh processes at once; the mean of what they saw.
+
+    No more of them than this machine has room for, whose cards they share as actors will: a run that is planned here
+    may go to a cluster.
+    """
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    processes = min(processes, max(1, int(cards / (config.actors.gpus or 1.0))) if cards else cores())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         began = time.time()
-        speeds = list(pool.map(_measure, [(spec, config, began, card) for card in range(processes)]))
+        speeds = list(pool.map(_measure, [(spec, config, began, place) for place in range(processes)]))
     return Speed(**{name: float(np.mean([getattr(s, name) for s in speeds])) for name in Speed.__dataclass_fields__})
 
 
 def _measure(task: tuple[ModelSpec, Config, float, int]) -> Speed:
-    spec, config, began, card = task
+    spec, config, began, place = task
     if torch.cuda.is_available():
-        torch.cuda.set_device(card)  # Ray shows each actor its own card alone
+        torch.cuda.set_device(place % torch.cuda.device_count())  # Ray shows each actor its own card alone
     backbone = load(spec)
     name = embedder(config)
     signer = Embedder.load(name, config.generation.micro_batch) if name else None

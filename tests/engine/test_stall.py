@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
-from actors.board import COMPUTING, ENCODING, READING, WAITING, Board, Holding, Post
+from actors.board import COMPUTING, ENCODING, READING, WAITING, Answer, Board, Holding, Post
 from actors.failures import HANGS
 from actors.generator import Generator
 from diffii.dataset import layout
 from diffii.errors import OutputError
 from engine import expand as expansion
 from engine import watch
-from engine.progress import STARTING_SECONDS, Actors
+from engine.progress import STARTING_SECONDS, Actors, Silent
 from engine.run import Run
 from engine.settings import from_flat
 from engine.verify import verify
-from engine.watch import Clocks
+from engine.watch import Clocks, Still
 from tests.actors.recorder import Recorder
 from tests.engine.sources import PLAIN, garments
 
@@ -35,6 +36,23 @@ ONE = Post(actor="a", process="p", node="n", pid=1, born=0.0, limit=LIMIT, ready
 
 def post(number: int, *holdings: tuple[str, str, int], process: str = "p") -> Post:
     return replace(ONE, process=process, number=number, holdings=tuple(Holding(*holding) for holding in holdings))
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.parametrize(("gone", "hangs"), [({"n"}, ()), (set(), (COMPUTING,))])
+def test_a_node_that_went_has_not_hung(monkeypatch: pytest.MonkeyPatch, gone: set[str], hangs: tuple[str, ...]) -> None:
+    """Its last post stays, for hours where the cloud has no other machine; three hangs over a chunk stop a run."""
+    monkeypatch.setattr(watch, "gone_nodes", lambda: gone)
+    monkeypatch.setattr(watch, "NodeAffinitySchedulingStrategy", lambda *_, **__: "DEFAULT")
+    monkeypatch.setattr(watch, "kill_process", lambda pid, born: False)
+    watching = watch.Watch(1, Silent())
+    try:
+        frozen = post(7, ("chunk 0", COMPUTING, 3))
+        assert not watching._end(Still(frozen, 1000.0, {"chunk 0": COMPUTING}, silent=True))
+        answer: Any = ray.get(watching.board.ask.remote("chunk 0"))
+        assert answer == Answer(hangs, frozenset({frozen.process})), "it is ended, whichever it was"
+    finally:
+        ray.kill(watching.board)
 
 
 class TestClocks:
