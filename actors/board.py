@@ -6,7 +6,9 @@ lost, the next posts fill a new one; what is forgotten costs a few more tries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
 
 POST_SECONDS = 3.0
 """Between two posts of an actor. A thousand actors make 300 calls a second, a tenth of what one Ray actor answers."""
@@ -14,6 +16,22 @@ POST_SECONDS = 3.0
 READING, WAITING, COMPUTING, ENCODING, STAGING = "reading", "waiting", "computing", "encoding", "staging"
 """What is done with a task in hand. While it waits for the model, which its neighbour has, no clock runs."""
 STORAGE_PHASES = frozenset({READING, STAGING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What every process is told that works for a run in Ray; a stage adds its own."""
+
+    output_url: str
+    stall_timeout: float = 900.0
+    """Seconds without an answer of the model (one call, not a micro-batch) after which it counts as hung. Compiling
+    kernels in the first call takes minutes; a hang that costs a quarter of an hour costs less than a wrong verdict."""
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Names one execution by one driver: made with the spec, on the driver, and the same in all its actors."""
+    spot_notices: bool = False
+    """Ask the cloud whether it takes the machine back (`actors.spot`)."""
+    board: Any = None
+    """Handle of the stage's Board, which `engine.watch` makes; without one nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +45,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What one process says of itself. `actor` stays the same when Ray starts the actor anew, `process` does not."""
+    """What one process says of itself. `actor` stays the same when another process follows it, `process` does not."""
 
     actor: str
     process: str

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors.attempts import PREEMPTED, Process
+from actors.board import COMPUTING, STAGING, Watched
+from actors.desk import Desk, Hold
 from actors.model import ModelSpec, load
+from actors.preemption import on_sigterm, ray_node
 from diffii.contexts.captioner import Captioner
 from diffii.contexts.diffusion import DiffusionSettings, choose_contexts
 from diffii.contexts.files import ImageContext, put_context
@@ -48,8 +52,9 @@ class Diffusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptionerSpec:
-    output_url: str
+class CaptionerSpec(Watched):
+    """What the captioners are told."""
+
     method: ImageToText | Diffusion
     fit: Fit = "crop"
     """How images become square."""
@@ -59,13 +64,16 @@ class CaptionerActor:
     """A callable for Ray Data: a table with one list of images per row (TASK_SCHEMA) -> how many were done."""
 
     def __init__(self, spec: CaptionerSpec) -> None:
+        self._desk = Desk(spec, Process(spec.run, ray_node()))
+        on_sigterm(lambda: self._desk.last_words(PREEMPTED))
         self._storage = Storage(spec.output_url)
         self._readers: dict[str, Callable[[str], bytes]] = {}
         self._contexts: Callable[[list[bytes], dict[str, Any]], list[ImageContext]]
         if isinstance(spec.method, ImageToText):
             self._contexts = _image_to_text(spec.method, spec.fit)
         else:
-            self._contexts = _diffusion(spec.method, spec.fit)
+            self._contexts = _diffusion(spec.method, spec.fit, self._desk)
+        self._desk.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One row: `images` in the tasks, `written` of them by this call, `empty` ones without a context.
@@ -74,14 +82,23 @@ class CaptionerActor:
         """
         images = written = empty = 0
         for task in table.to_pylist():
-            places = zip(task["where"], task["sha256"], strict=True)
-            data = [self._bytes(task["url"], where, digest) for where, digest in places]
-            contexts = self._contexts(data, task) if data else []
-            for key, context in zip(task["key"], contexts, strict=True):
-                written += put_context(self._storage, key, context)
-                empty += not context.context
+            with self._desk.holding(_words(task)) as hold:
+                contexts = self._of(task, hold)
+                hold.at(STAGING)
+                for key, context in zip(task["key"], contexts, strict=True):
+                    written += put_context(self._storage, key, context)
+                    hold.moved()
+            empty += sum(not context.context for context in contexts)
             images += len(contexts)
         return pa.table({"images": [images], "written": [written], "empty": [empty]})
+
+    def _of(self, task: dict[str, Any], hold: Hold) -> list[ImageContext]:
+        data: list[bytes] = []
+        for where, digest in zip(task["where"], task["sha256"], strict=True):
+            data.append(self._bytes(task["url"], where, digest))
+            hold.moved()
+        hold.at(COMPUTING)
+        return self._contexts(data, task)
 
     def _bytes(self, url: str, where: str, digest: str) -> bytes:
         if url not in self._readers:
@@ -93,6 +110,11 @@ class CaptionerActor:
         if sha256(data) != digest:
             raise SourceError(f"{url}/{where} has changed since it was planned; restore it or use another output")
         return data
+
+
+def _words(task: dict[str, Any]) -> str:
+    first = f" from {task['where'][0]} on" if task["where"] else ""
+    return f"the contexts of {len(task['where'])} images of {task['url']}{first}"
 
 
 def _image_to_text(method: ImageToText, how: Fit) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
@@ -113,8 +135,9 @@ def _image_to_text(method: ImageToText, how: Fit) -> Callable[[list[bytes], dict
     return contexts
 
 
-def _diffusion(method: Diffusion, how: Fit) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
+def _diffusion(method: Diffusion, how: Fit, desk: Desk) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
     backbone = load(method.model)
+    backbone.epsilon = desk.moving(backbone.epsilon)
 
     def contexts(data: list[bytes], task: dict[str, Any]) -> list[ImageContext]:
         images = _pixels(data, task, backbone.image_size, how)

@@ -6,21 +6,22 @@ Posting never waits and never fails a task. Without a board (a test, `replay`) a
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 import psutil
 import ray
 from ray.exceptions import RayError
 
 from actors.attempts import Process
-from actors.board import COMPUTING, POST_SECONDS, READING, STORAGE_PHASES, Answer, Holding, Post
+from actors.board import COMPUTING, POST_SECONDS, READING, STORAGE_PHASES, Answer, Holding, Post, Watched
 from actors.failures import HANGS
-from actors.model import ActorSpec
 from actors.spot import Notice, heed_notices
 from actors.watchdog import Watchdog
 from diffii.errors import DiffiiError, ModelError, OutputError
@@ -29,6 +30,9 @@ ANSWER_SECONDS = 10.0
 """How long the board is waited for: it tells about rare things, and a task can do without."""
 LAST_WORDS_SECONDS = 2.0
 """The same where the process is about to end, and the journal is still to be written."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Hold:
@@ -57,16 +61,18 @@ class Hold:
 class Desk:
     """One per process; several tasks may lie on it at once."""
 
-    def __init__(self, spec: ActorSpec, process: Process) -> None:
+    def __init__(self, spec: Watched, process: Process, place: str = "") -> None:
+        """`place` is what the process that follows this one is known by too; a Ray actor has one of its own."""
         self._board, self._url, self._limit = spec.board, spec.output_url, spec.stall_timeout
         self._watchdog: Watchdog | None = None
+        self._ready = False
         self._holds: dict[str, Hold] = {}
         self._words = self._notice = ""
         self._numbers = itertools.count()
         if self._board is not None:
             context = ray.get_runtime_context()
             self._me = Post(
-                actor=context.get_actor_id() or "",
+                actor=place or context.get_actor_id() or "",
                 process=process.name,
                 node=process.node,
                 pid=os.getpid(),
@@ -76,9 +82,22 @@ class Desk:
             if spec.spot_notices:
                 heed_notices(self._noticed)
 
-    def open(self, watchdog: Watchdog) -> None:
-        """The model is loaded; `watchdog` counts its answers and knows how long one may take."""
-        self._watchdog = watchdog
+    def open(self, watchdog: Watchdog | None = None) -> None:
+        """The model is loaded; `watchdog`, if there is one, counts its answers and knows how long one may take."""
+        self._watchdog, self._ready = watchdog, True
+
+    def moving(self, call: Callable[P, R]) -> Callable[P, R]:
+        """`call`, after which all that is being computed has got on: the model, where no watchdog counts."""
+
+        @functools.wraps(call)
+        def with_move(*args: P.args, **kwargs: P.kwargs) -> R:
+            result = call(*args, **kwargs)
+            for hold in list(self._holds.values()):
+                if hold.phase == COMPUTING:
+                    hold.moved()
+            return result
+
+        return with_move
 
     @contextlib.contextmanager
     def holding(self, subject: str) -> Iterator[Hold]:
@@ -121,7 +140,7 @@ class Desk:
         return replace(
             self._me,
             limit=watchdog.limit if watchdog else self._limit,
-            ready=watchdog is not None,
+            ready=self._ready,
             holdings=holdings,
             words=self._words,
             notice=self._notice,
@@ -136,7 +155,8 @@ class Desk:
 
 
 def _given_up(url: str, subject: str, phases: tuple[str, ...]) -> DiffiiError:
-    said = f"{len(phases)} actors hung over {subject}, one after another, outside of the model ({', '.join(phases)})"
+    where = "" if COMPUTING in phases else "outside of the model "
+    said = f"{len(phases)} actors hung over {subject}, one after another, {where}({', '.join(phases)})"
     if set(phases) <= STORAGE_PHASES:
         return OutputError(
             f"{url}: {said}: storage does not answer there; nothing is lost: mend it and run the same command again"

@@ -15,6 +15,8 @@ a task stands still in an actor's hands, outside of the model, or the whole proc
                                       the driver (`engine.watch`) reads it off the board and kills the process; no row
                                       is blamed, another actor takes the task
   `HANGS` times over one task ....... OutputError if it was storage each time, else ModelError: the run stops
+a captioner, a learning worker or the measuring process hangs, in its model too
+                                      the same; it keeps no journal, and what it had done is there or is done again
 no actor can be had (no GPU, no node) `waiting for capacity`, shown, for as long as it takes: no clock runs
 the node goes (spot, drain, SIGTERM)  the try does not count; the task is done elsewhere
 the driver dies ..................... its actors die with it; their last tries do not count

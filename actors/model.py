@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
+from actors.board import Watched
 from actors.failures import SILENT_DEATHS
 from diffii.backbone import Backbone
 from diffii.concepts.files import open_concepts
@@ -35,25 +34,15 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActorSpec:
-    """What the actors of every stage are told; a stage adds its own."""
+class ActorSpec(Watched):
+    """What the actors are told that make images, of noise or of images."""
 
     model: ModelSpec
-    output_url: str
     micro_batch: int
     embedder: str | None = None
     """What near-copies are recognised by, if they are to be."""
-    stall_timeout: float = 900.0
-    """Seconds without an answer of the model (one call, not a micro-batch) after which it counts as hung. Compiling
-    kernels in the first call takes minutes; a hang that costs a quarter of an hour costs less than a wrong verdict."""
     attempts: int = SILENT_DEATHS
     """Deaths until a row is blamed for them."""
-    run: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Names one execution by one driver: made with the spec, on the driver, and the same in all its actors."""
-    spot_notices: bool = False
-    """Ask the cloud whether it takes the machine back (`actors.spot`)."""
-    board: Any = None
-    """Handle of the stage's `actors.board.Board`, which `engine.stream` puts in; without one nobody watches."""
 
 
 def load(spec: ModelSpec) -> Backbone:

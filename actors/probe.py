@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ray
+
+from actors.attempts import Process
+from actors.board import COMPUTING, Watched
+from actors.desk import Desk
 from actors.model import ModelSpec, load
 from diffii.batch_size import SIZES, Measured, generating, inverting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeSpec:
+class ProbeSpec(Watched):
     """What is measured, and for whom."""
 
     model: ModelSpec
@@ -33,10 +38,15 @@ class Probed:
 
 def probe(spec: ProbeSpec) -> Probed:
     """Load the model and measure. Raises ModelError."""
+    desk = Desk(spec, Process(spec.run, ray.get_runtime_context().get_node_id()), place="probe")
     backbone = load(spec.model)
+    backbone.epsilon = desk.moving(backbone.epsilon)
+    desk.open()
     sizes = [size for size in SIZES if size <= spec.largest]
-    return Probed(
-        device=backbone.record.device,
-        generation=generating(backbone, spec.guided, spec.share, sizes) if spec.generation else None,
-        inversion=inverting(backbone, spec.share, sizes) if spec.inversion else None,
-    )
+    with desk.holding("the measuring of model calls") as hold:
+        hold.at(COMPUTING)
+        return Probed(
+            device=backbone.record.device,
+            generation=generating(backbone, spec.guided, spec.share, sizes) if spec.generation else None,
+            inversion=inverting(backbone, spec.share, sizes) if spec.inversion else None,
+        )

@@ -7,6 +7,7 @@ the log's first entry, and every later start and every other card has to keep to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from engine.progress import Progress
 from engine.run import Run
 from engine.specs import model_spec
 from engine.stream import Pool, our_error
+from engine.watch import watching
 
 _TRIES = 4
 """The node may be taken away meanwhile."""
@@ -49,6 +51,9 @@ def _measured(run: Run, pool: Pool, progress: Progress, keys: Sequence[str]) -> 
     config = run.config
     progress.note("measuring how many images the model takes at once here, before the run is planned")
     spec = ProbeSpec(
+        output_url=run.storage.url,
+        stall_timeout=config.engine.stall_timeout,
+        spot_notices=config.actors.spot_notices,
         model=model_spec(config),
         guided=config.generation.guidance_scale != 1.0,
         largest=config.commit.chunk_size,
@@ -58,10 +63,13 @@ def _measured(run: Run, pool: Pool, progress: Progress, keys: Sequence[str]) -> 
     )
     # A process of its own, that ends: what it leaves on the card would be missing to the actors.
     task = ray.remote(num_gpus=pool.gpus, num_cpus=0 if pool.gpus else 1, max_retries=_TRIES, max_calls=1)(probe)
+    progress.stage("measure", 1, 0, "cards")
     try:
-        found: Probed = ray.get(task.remote(spec))
+        with watching(1, progress) as board:
+            found: Probed = ray.get(task.remote(replace(spec, board=board)))
     except RayError as error:
         raise our_error(error) or error from None
+    progress.advance(1)
     values: dict[str, Any] = {}
     for key, rows in ((GENERATION, found.generation), (INVERSION, found.inversion)):
         if rows is not None:

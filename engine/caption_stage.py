@@ -74,7 +74,13 @@ def caption_images(run: Run, pool: Pool, progress: Progress) -> list[ImageContex
             part = [(keys[n], images[n].where, images[n].sha256, seen[images[n].label]) for n in missing[start:][:size]]
             rows.append({"url": run.source.url, **dict(zip(LISTS, map(list, zip(*part, strict=True)), strict=True))})
         tasks = pa.Table.from_pylist(rows, schema=TASK_SCHEMA)
-        spec = CaptionerSpec(output_url=run.storage.url, method=method, fit=how)
+        spec = CaptionerSpec(
+            output_url=run.storage.url,
+            method=method,
+            fit=how,
+            stall_timeout=run.config.engine.stall_timeout,
+            spot_notices=run.config.actors.spot_notices,
+        )
         for result in stream(tasks, CaptionerActor, spec, pool.at_most(len(rows)), overlap=1, progress=progress):
             progress.advance(result["images"])
     with ThreadPoolExecutor(_READS) as readers:

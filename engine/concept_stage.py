@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from actors.learner import LearnerSpec, concepts_folder, finished, learn
+from actors.learner import finished, learn
+from actors.lesson_spec import LearnerSpec, concepts_folder
 from diffii.concepts.files import open_concepts, read_concepts, save_concepts
 from diffii.concepts.learning import Lesson
 from diffii.concepts.record import Concepts
@@ -18,6 +19,7 @@ from engine.prompts import class_words
 from engine.run import Run
 from engine.specs import model_spec
 from engine.stream import Pool
+from engine.watch import watching
 
 
 def learn_concepts(run: Run, pool: Pool, progress: Progress, contexts: Sequence[str] = ()) -> Concepts | None:
@@ -52,7 +54,8 @@ def _learned(spec: LearnerSpec, run: Run, pool: Pool, progress: Progress) -> Con
             told = step
 
     gpus = pool.gpus if pool.gpus >= 1 else float(bool(pool.gpus))
-    concepts = learn(spec, gpus=gpus, watch=watch)
+    with watching(spec.workers, progress) as board:
+        concepts = learn(dataclasses.replace(spec, board=board), gpus=gpus, watch=watch)
     watch(int(concepts.about.get("steps", steps)), steps, 0.0)
     for trouble in _untold(concepts):
         progress.note(trouble)
@@ -110,6 +113,8 @@ def learner_spec(
         settings=learn_settings(config),
         workers=config.learn.workers,
         fit=config.source.fit,
+        stall_timeout=config.engine.stall_timeout,
+        spot_notices=config.actors.spot_notices,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.generator import GeneratorSpec
 from actors.inverter import InverterSpec
-from actors.learner import concepts_folder
+from actors.lesson_spec import concepts_folder
 from actors.model import ModelSpec
 from diffii.schedule import Spacing
 from engine.config import OFF, Config

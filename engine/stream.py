@@ -19,8 +19,8 @@ import ray.data
 from ray.exceptions import RayActorError, RayError
 from ray.util.annotations import RayDeprecationWarning
 
+from actors.board import Watched
 from actors.failures import task_retries
-from actors.model import ActorSpec
 from diffii.errors import DiffiiError, ModelError
 from engine.flat_memory import ForgetBlocks
 from engine.lazy_rows import ChunkRows, Prepared
@@ -64,13 +64,13 @@ def stream(
 
     `overlap` calls run in an actor at once (loading and encoding beside the GPU); the actor's own lock keeps the GPU
     part serial. With `prepare` it is given what that makes of a task in its own process. A task is given again up to
-    `retries` times when its process dies (see `actors.failures`). With an ActorSpec the stage is watched: `progress`
+    `retries` times when its process dies (see `actors.failures`). With a Watched spec the stage is watched: `progress`
     hears what the actors do, and one that stands still is ended. Raises the DiffiiError an actor raised, ModelError
     when a task has used up its retries, else the Ray error.
     """
     _quiet_context()
     with contextlib.ExitStack() as watched:
-        if isinstance(spec, ActorSpec):
+        if isinstance(spec, Watched):
             spec = replace(spec, board=watched.enter_context(watching(pool.max, progress or Silent())))
         arguments = (spec,) if prepare is None else (actor, spec, prepare)
         if prepare is not None:

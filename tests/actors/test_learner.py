@@ -11,7 +11,8 @@ import psutil
 import pytest
 import torch
 
-from actors.learner import LearnerSpec, concepts_folder, finished, learn
+from actors.learner import finished, learn
+from actors.lesson_spec import LearnerSpec, concepts_folder
 from actors.model import ModelSpec, load
 from diffii.concepts.files import open_concepts
 from diffii.concepts.learning import Lesson

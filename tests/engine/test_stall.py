@@ -16,15 +16,20 @@ import pytest
 import ray
 
 from actors.board import COMPUTING, ENCODING, READING, WAITING, Answer, Board, Holding, Post
+from actors.captioner import CaptionerActor
+from actors.desk import Hold
 from actors.failures import HANGS
 from actors.generator import Generator
+from diffii.contexts.files import ImageContext
 from diffii.dataset import layout
 from diffii.errors import OutputError
+from engine import caption_stage, watch
 from engine import expand as expansion
-from engine import watch
+from engine.prepare import prepare
 from engine.progress import STARTING_SECONDS, Actors, Silent
 from engine.run import Run
 from engine.settings import from_flat
+from engine.stream import Pool
 from engine.verify import verify
 from engine.watch import Clocks, Still
 from tests.actors.recorder import Recorder
@@ -168,6 +173,16 @@ class Unreachable(Generator):
         time.sleep(3600)
 
 
+class HangingCaptioner(CaptionerActor):
+    """Its first process never comes back from the model."""
+
+    def _of(self, task: dict[str, Any], hold: Hold) -> list[ImageContext]:
+        if self._storage.put_once(HUNG, b""):
+            hold.at(COMPUTING)
+            time.sleep(3600)
+        return super()._of(task, hold)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return garments(tmp_path_factory.mktemp("source"), shots=2)
@@ -209,15 +224,31 @@ def test_a_task_that_hangs_everywhere_outside_of_the_model_stops_the_run(
         expanded(source, tmp_path / "out", Recorder())
 
 
+@pytest.mark.slow
+def test_a_captioner_that_hangs_is_replaced(
+    source: Path, tmp_path: Path, ray_here: None, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caption_stage, "CaptionerActor", HangingCaptioner)
+    settings = {"source.url": str(source), "output.url": str(tmp_path / "out"), "engine.stall_timeout": 8}
+    run, progress = prepare(from_flat(settings)), Recorder()
+    contexts = caption_stage.caption_images(run, Pool(min=1, max=1, gpus=0), progress)
+    assert [context.sha256 for context in contexts] == [image.sha256 for image in run.source.images]
+    assert all(context.context for context in contexts)
+    assert sum("while computing" in note for note in progress.notes) == 1
+    assert any(state.busy for state in progress.states)
+
+
 @pytest.mark.cluster
-def test_waiting_for_capacity_is_shown_and_ends_with_it() -> None:
-    script = [sys.executable, "-m", "tests.engine.capacity"]
+def test_waiting_for_capacity_is_shown_and_ends_with_it(tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "tests.engine.capacity", str(tmp_path)]
     # Without the token of a Ray that other tests run in this process: the script's cluster has none.
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     done = subprocess.run(script, capture_output=True, text=True, timeout=400, check=False, env=clean)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = done.stdout.splitlines()
-    waiting = [number for number, line in enumerate(lines) if line.startswith("waiting for capacity")]
-    assert waiting
-    assert lines[-1] == "results: [0, 1, 2]"
-    assert lines.index("a node joins") > waiting[0]
+    joined = lines.index("a node joins")
+    made = {"stream": "[0, 1, 2]", "measure": "[1, 1]", "learn": "6"}
+    for stage, result in made.items():
+        assert any(line.startswith(f"{stage}: waiting for capacity for") for line in lines[:joined])
+        assert not any(line.startswith(f"{stage}: 1 of 1 actors busy") for line in lines[:joined])
+        assert f"{stage}: made {result}" in lines[joined:]
