@@ -12,9 +12,10 @@ import pyarrow as pa
 from actors.attempts import PREEMPTED, Process
 from actors.board import COMPUTING, STAGING, Watched
 from actors.desk import Desk, Hold
-from actors.model import ModelSpec, load
+from actors.model import ModelSpec, another, load
 from actors.preemption import on_sigterm, ray_node
 from diffii.contexts.captioner import Captioner
+from diffii.contexts.captioner_files import captioner_digest
 from diffii.contexts.diffusion import DiffusionSettings, choose_contexts
 from diffii.contexts.files import ImageContext, put_context
 from diffii.contexts.subject import SubjectWords, context_of
@@ -40,6 +41,8 @@ class ImageToText:
     subjects: SubjectWords
     threads: int
     """CPU threads of the model."""
+    weights: str = ""
+    """Digest that the model must have (`diffii.contexts.captioner_files`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,8 @@ def _image_to_text(method: ImageToText, how: Fit) -> Callable[[list[bytes], dict
     import torch
 
     torch.set_num_threads(method.threads)
+    if method.weights and captioner_digest(method.model) != method.weights:
+        raise another("captions.model", method.model)
     captioner = Captioner.load(method.model, method.micro_batch, method.beams, method.max_tokens)
 
     def contexts(data: list[bytes], task: dict[str, Any]) -> list[ImageContext]:

@@ -21,7 +21,7 @@ from actors.board import COMPUTING, ENCODING, STAGING, WAITING
 from actors.desk import Desk, Hold
 from actors.failures import free_memory, out_of_memory, refuse_if_all
 from actors.gpu_clock import GpuClock
-from actors.model import ActorSpec, fingerprint, load
+from actors.model import ActorSpec, embedder_name, fingerprint, load, load_embedder
 from actors.preemption import gone_nodes, ray_node
 from actors.row_record import row_record
 from actors.shield import Shield
@@ -34,7 +34,6 @@ from diffii.dataset import layout, staged
 from diffii.dataset.patience import Meter
 from diffii.dataset.storage import Storage
 from diffii.denoise import denoise
-from diffii.embedding import Embedder
 from diffii.images import Encoding
 from diffii.kinds import Solver
 from diffii.schedule import Spacing
@@ -77,8 +76,8 @@ class Generator:
         self._arm = ARMS[spec.arm]
         card = self._card()
         self._rows = fitting(self._storage, card, spec.micro_batch) if spec.allow_smaller else spec.micro_batch
-        self._embedder = Embedder.load(spec.embedder, self._rows) if spec.embedder else None
-        recognised = f" embedder-{self._embedder.name}" if self._embedder else ""
+        self._embedder = load_embedder(spec, self._rows)
+        recognised = f" embedder-{embedder_name(spec)}" if self._embedder else ""
         self._fingerprint = f"{fingerprint(self._backbone, spec.begun_with)} batch-{self._rows}{recognised}"
         self._shield = Shield(
             self._rows,

@@ -21,7 +21,7 @@ from actors.attempts import Journal, Process, of_images
 from actors.board import COMPUTING, STAGING, WAITING
 from actors.desk import Desk, Hold
 from actors.failures import describe, refuse_if_all
-from actors.model import ActorSpec, load
+from actors.model import ActorSpec, load, load_embedder
 from actors.preemption import gone_nodes, ray_node
 from actors.set_aside import INVERTED, SIGNED, SetAside
 from actors.shield import Shield
@@ -29,7 +29,6 @@ from actors.unet_rows import UnetRows
 from diffii.circle import gaussian
 from diffii.dataset import layout
 from diffii.dataset.storage import Storage
-from diffii.embedding import Embedder
 from diffii.errors import SourceError
 from diffii.features import perceptual_hash
 from diffii.hashing import digest, seed64, sha256
@@ -79,7 +78,7 @@ class Inverter:
         self._backbone = load(spec.model)
         self._grid = self._backbone.grid(spec.steps, spec.spacing) if spec.steps else None
         self._diffused = steps_within(self._grid, spec.diffuse) if self._grid else 0
-        self._embedder = Embedder.load(spec.embedder, spec.micro_batch) if spec.embedder else None
+        self._embedder = load_embedder(spec, spec.micro_batch)
         device = self._backbone.device
         self._shield = Shield(spec.micro_batch, device, spec.stall_timeout, self._desk.last_words)
         self._unet_rows = UnetRows()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -10,9 +11,10 @@ from actors.board import Watched
 from actors.failures import SILENT_DEATHS
 from diffii.backbone import Backbone
 from diffii.concepts.files import open_concepts
+from diffii.embedder_weights import LITE0, embedder_digest
+from diffii.embedding import Embedder
 from diffii.errors import ModelError
 from diffii.kinds import Attention, DTypeName
-from diffii.model_cache import is_url
 from diffii.weights import locate, weights_digest
 
 
@@ -28,7 +30,7 @@ class ModelSpec:
     concepts: str = ""
     """URL of the concepts to put into it; empty for none."""
     weights: str = ""
-    """Digest that a model from a URL must have (`diffii.weights`): each machine has copied it by itself."""
+    """Digest that the model must have (`diffii.weights`): each machine has its own copy."""
     compiled: bool = False
     """The U-Net goes through torch.compile."""
 
@@ -41,6 +43,8 @@ class ActorSpec(Watched):
     micro_batch: int
     embedder: str | None = None
     """What near-copies are recognised by, if they are to be."""
+    embedder_weights: str = ""
+    """Digest that it must have."""
     attempts: int = SILENT_DEATHS
     """Deaths until a row is blamed for them."""
 
@@ -50,14 +54,34 @@ def load(spec: ModelSpec) -> Backbone:
     import torch
 
     torch.set_num_threads(spec.threads)
-    if spec.weights and is_url(spec.model) and weights_digest(locate(spec.model)) != spec.weights:
-        raise ModelError(
-            f"backbone.model: {spec.model} is not what it was when the run was planned; restore it, or use a new output"
-        )
+    if spec.weights and weights_digest(locate(spec.model)) != spec.weights:
+        raise another("backbone.model", spec.model)
     backbone = Backbone.load(spec.model, spec.dtype, spec.attention, compile_unet=spec.compiled)
     if spec.concepts:
         backbone.use(open_concepts(spec.concepts))
     return backbone
+
+
+def load_embedder(spec: ActorSpec, rows: int) -> Embedder | None:
+    """What recognises near-copies, `rows` images a call; None without one. Raises ModelError."""
+    if spec.embedder is None:
+        return None
+    if spec.embedder_weights and embedder_digest(spec.embedder) != spec.embedder_weights:
+        raise another("dedup.embedder", spec.embedder)
+    return Embedder.load(spec.embedder, rows)
+
+
+def embedder_name(spec: ActorSpec) -> str:
+    """What a fingerprint calls it: one of a path or a repository by its weights, wherever it lies."""
+    return LITE0 if spec.embedder == LITE0 else spec.embedder_weights[:16] or str(spec.embedder)
+
+
+def another(key: str, model: str) -> ModelError:
+    """The error of a model whose weights are not those that the run was planned with."""
+    return ModelError(
+        f"{key}: {model} is not what it was when the run was planned, on {platform.node() or 'this machine'} at least; "
+        "give every machine the same files, or use a new output"
+    )
 
 
 def fingerprint(backbone: Backbone, concepts: str = "") -> str:

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from diffii.errors import ModelError
-from diffii.hashing import file_sha256, files_digest
-from diffii.hub import model_directory
+from diffii.hashing import file_sha256
+from diffii.hub import everywhere, model_directory
+from diffii.known_digests import files_digest
 
 LITE0 = "lite0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -38,6 +39,11 @@ def embedder_digest(name: str, key: str = KEY) -> str:
     if not any(path.suffix == ".safetensors" for path in files):
         raise ModelError(f"{key}: {name} has no *.safetensors file; give a model that has, or {LITE0}")
     return files_digest(files)
+
+
+def embedder_everywhere(name: str) -> str:
+    """A name of an embedder that means the same files on every machine. Raises ModelError when it is not there."""
+    return everywhere(name, lambda model: _locate(model, KEY), LITE0)
 
 
 def lite0_weights(key: str = KEY) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, which need not fit into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over names (without folders) and contents, in the order given."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name} {file_sha256(path)}\n".encode())
-    return total.hexdigest()

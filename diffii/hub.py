@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffii.errors import ModelError
@@ -15,7 +15,8 @@ def model_directory(
     """The directory of `model`, told by the file `marker` in it.
 
     `key` is the setting that named the model, `what` such a directory is called, `instead` what else a user may give;
-    of a repository the files that match `wanted` and not `unwanted` are taken. Raises ModelError naming the mend.
+    of a repository, or of `owner/name@revision`, the files that match `wanted` and not `unwanted` are taken. Raises
+    ModelError naming the mend.
     """
     if is_url(model):
         return copied(model, key=key, marker=marker, wanted=wanted, unwanted=unwanted)
@@ -31,9 +32,33 @@ def model_directory(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(wanted), ignore_patterns=list(unwanted)))
+        name, revision = of_repository(model)
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(unwanted))
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{key}: {model} is neither a local directory nor to be had from the hub ({type(error).__name__}). "
             f"Check the name and the network, give a local path, or {instead}"
         ) from error
+
+
+def of_repository(model: str) -> tuple[str, str | None]:
+    """A repository's name, and the revision if one was given (`owner/name@revision`)."""
+    name, _, revision = model.partition("@")
+    return name, revision or None
+
+
+def everywhere(model: str, locate: Callable[[str], Path], built_in: str = "") -> str:
+    """A name of `model` that means the same files on every machine, wherever a process is begun.
+
+    A path becomes absolute, and a repository of the hub is named with its commit: its newest one may be another
+    tomorrow. `locate` finds the directory, `built_in` needs none. Raises what `locate` raises.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if model == built_in or is_url(model):
+        return model
+    # The hub's cache calls a snapshot by its commit.
+    return f"{of_repository(model)[0]}@{locate(model).name}"

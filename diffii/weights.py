@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from diffii.errors import ModelError
-from diffii.hashing import file_sha256
-from diffii.hub import model_directory
+from diffii.hub import everywhere, model_directory
+from diffii.known_digests import digest_of
 
 EMBEDDED = "garments"
 """The name of the small model that ships with the package."""
@@ -44,9 +43,14 @@ def locate(model: str) -> Path:
 
 def weights_digest(directory: Path) -> str:
     """SHA-256 over names and contents of every file that shapes the model's output."""
-    total = hashlib.sha256()
-    for part in _PARTS:
-        for path in sorted((directory / part).rglob("*")):
-            if path.suffix in {".json", ".txt", ".safetensors"} and ".fp16." not in path.name:
-                total.update(f"{path.relative_to(directory).as_posix()} {file_sha256(path)}\n".encode())
-    return total.hexdigest()
+    return digest_of(
+        (path.relative_to(directory).as_posix(), path)
+        for part in _PARTS
+        for path in sorted((directory / part).rglob("*"))
+        if path.suffix in {".json", ".txt", ".safetensors"} and ".fp16." not in path.name
+    )
+
+
+def model_everywhere(model: str) -> str:
+    """A name of `model` that means the same files on every machine. Raises ModelError as `locate` does."""
+    return everywhere(model, locate, EMBEDDED)

@@ -54,7 +54,7 @@ def _measured(run: Run, pool: Pool, progress: Progress, keys: Sequence[str]) -> 
         output_url=run.storage.url,
         stall_timeout=config.engine.stall_timeout,
         spot_notices=config.actors.spot_notices,
-        model=model_spec(config),
+        model=model_spec(config, weights=run.plan.weights),
         guided=config.generation.guidance_scale != 1.0,
         largest=config.commit.chunk_size,
         share=min(1.0, pool.gpus) if pool.gpus else 1.0,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from actors.captioner import LISTS, TASK_SCHEMA, CaptionerActor, CaptionerSpec, Diffusion, ImageToText
 from diffii.contexts.candidates import default_candidates
-from diffii.contexts.captioner_files import captioner_digest
+from diffii.contexts.captioner_files import captioner_digest, captioner_everywhere
 from diffii.contexts.diffusion import DiffusionSettings
 from diffii.contexts.endpoint import Endpoint, condense_by_endpoint
 from diffii.contexts.files import (
@@ -175,7 +175,8 @@ def _method(run: Run) -> ImageToText | Diffusion:
             settings=DiffusionSettings(micro_batch=config.inversion.micro_batch),
         )
     return ImageToText(
-        model=captions.model,
+        model=captioner_everywhere(captions.model),
+        weights=captioner_digest(captions.model),
         micro_batch=captions.micro_batch,
         beams=captions.beams,
         max_tokens=captions.max_tokens,
@@ -192,7 +193,7 @@ def _about(method: ImageToText | Diffusion, weights: str) -> dict[str, Any]:
         return {**kind, "weights": weights, "dtype": method.model.dtype, **settings}
     subjects = {name: sorted(words) for name, words in asdict(method.subjects).items()}
     reading = {"micro_batch": method.micro_batch, "beams": method.beams, "max_tokens": method.max_tokens}
-    return {**kind, "weights": captioner_digest(method.model), "subjects": subjects, **reading}
+    return {**kind, "weights": method.weights, "subjects": subjects, **reading}
 
 
 def _micro_batch(method: ImageToText | Diffusion) -> int:

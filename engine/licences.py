@@ -12,6 +12,7 @@ from diffii.dataset import layout
 from diffii.dataset.storage import Storage
 from diffii.errors import DiffiiError
 from diffii.garments.catalog import CLASSES
+from diffii.hub import of_repository
 from diffii.model_cache import is_url
 from diffii.weights import EMBEDDED_DIR, weights_digest
 from engine.defaults import STABLE_DIFFUSION
@@ -76,4 +77,4 @@ def _model_licence(model: str) -> str:
         return licence_at(model) or "see its model card"
     card = Path(model) / layout.CARD
     found = front_matter(card.read_bytes()).get("license") if card.is_file() else None
-    return str(found) if found else _KNOWN.get(model, "see its model card")
+    return str(found) if found else _KNOWN.get(of_repository(model)[0], "see its model card")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from actors.generator import GeneratorSpec
 from actors.inverter import InverterSpec
 from actors.lesson_spec import concepts_folder
 from actors.model import ModelSpec
+from diffii.embedder_weights import embedder_everywhere
 from diffii.schedule import Spacing
+from diffii.weights import model_everywhere
 from engine.config import OFF, Config
 from engine.run import Run
 from engine.seasons import learned_of
@@ -21,10 +22,8 @@ CPU_THREADS = 1
 def model_spec(config: Config, concepts: str = "", weights: str = "") -> ModelSpec:
     """The resident model; `concepts` is the URL of those it is to know, `weights` the digest it was planned with."""
     backbone = config.backbone
-    path = Path(backbone.model).expanduser()
-    model = str(path.resolve()) if path.is_dir() else backbone.model
     return ModelSpec(
-        model=model,
+        model=model_everywhere(backbone.model),
         dtype=backbone.dtype,
         attention=backbone.attention,
         threads=CPU_THREADS,
@@ -50,6 +49,7 @@ def inverter_spec(run: Run) -> InverterSpec:
         fit=config.source.fit,
         micro_batch=config.inversion.micro_batch,
         embedder=embedder(config),
+        embedder_weights=run.plan.embedder,
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,
         spot_notices=config.actors.spot_notices,
@@ -76,6 +76,7 @@ def generator_spec(run: Run) -> GeneratorSpec:
         quality=config.output.quality,
         mark=config.output.mark,
         embedder=embedder(config),
+        embedder_weights=run.plan.embedder,
         stall_timeout=config.engine.stall_timeout,
         attempts=config.engine.attempts,
         spot_notices=config.actors.spot_notices,
@@ -89,7 +90,7 @@ def concepts_url(run: Run) -> str:
 
 
 def embedder(config: Config) -> str | None:
-    return None if config.dedup.embedder == OFF else config.dedup.embedder
+    return None if config.dedup.embedder == OFF else embedder_everywhere(config.dedup.embedder)
 
 
 def guidance_interval(config: Config) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import fsspec
 from cluster.doctor.finding import Finding
 from cluster.doctor.storage import BACKENDS
 from diffii.errors import DiffiiError, ModelError
+from diffii.hub import of_repository
 from diffii.weights import locate
 from engine.config import AUTO, Config
 from engine.defaults import STABLE_DIFFUSION
@@ -29,11 +30,12 @@ def check_model(config: Config, node: str = "") -> Finding:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     try:
-        if isinstance(try_to_load_from_cache(model, INDEX), str):
+        name, revision = of_repository(model)
+        if isinstance(try_to_load_from_cache(name, INDEX, revision=revision), str):
             return Finding("model", f"{model} is downloaded", "", node)
         if constants.HF_HUB_OFFLINE:
             return Finding("model", f"{model} is not downloaded, and HF_HUB_OFFLINE forbids it", _MEND, node)
-        get_hf_file_metadata(hf_hub_url(model, INDEX), timeout=HUB_SECONDS)
+        get_hf_file_metadata(hf_hub_url(name, INDEX, revision=revision), timeout=HUB_SECONDS)
     # The hub's client raises its own errors and those of whichever HTTP library it was built on.
     except Exception as error:  # noqa: BLE001
         return Finding("model", f"{model} is not to be had from the hub: {type(error).__name__}", _MEND, node)

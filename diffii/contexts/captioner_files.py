@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffii.errors import ModelError
-from diffii.hashing import files_digest
-from diffii.hub import model_directory
+from diffii.hub import everywhere, model_directory
+from diffii.known_digests import files_digest
 
 KEY = "captions.model"
 """The setting that errors name."""
@@ -49,6 +49,11 @@ def captioner_digest(model: str) -> str:
     wanted = {path for pattern in _WANTED for path in directory.glob(pattern)}
     unwanted = {path for pattern in _UNWANTED for path in directory.glob(pattern)}
     return files_digest(sorted(wanted - unwanted))
+
+
+def captioner_everywhere(model: str) -> str:
+    """A name of a captioner that means the same files on every machine. Raises ModelError as `locate` does."""
+    return everywhere(model, locate)
 
 
 def image_settings(model: str, directory: Path, config: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
