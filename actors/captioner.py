@@ -12,6 +12,7 @@ import pyarrow as pa
 from actors.attempts import PREEMPTED, Process
 from actors.board import COMPUTING, STAGING, Watched
 from actors.desk import Desk, Hold
+from actors.failures import free_memory, out_of_memory
 from actors.model import ModelSpec, another, load
 from actors.preemption import on_sigterm, ray_node
 from diffii.contexts.captioner import Captioner
@@ -20,7 +21,7 @@ from diffii.contexts.diffusion import DiffusionSettings, choose_contexts
 from diffii.contexts.files import ImageContext, put_context
 from diffii.contexts.subject import SubjectWords, context_of
 from diffii.dataset.storage import Storage
-from diffii.errors import SourceError
+from diffii.errors import ModelError, SourceError
 from diffii.hashing import seed64, sha256
 from diffii.images import ACCEPTED, Fit, UnreadableImage, decode, fit
 from diffii.sources import opener
@@ -74,14 +75,16 @@ class CaptionerActor:
         self._contexts: Callable[[list[bytes], dict[str, Any]], list[ImageContext]]
         if isinstance(spec.method, ImageToText):
             self._contexts = _image_to_text(spec.method, spec.fit)
+            self._setting = "captions.micro_batch"
         else:
+            self._setting = "inversion.micro_batch"
             self._contexts = _diffusion(spec.method, spec.fit, self._desk)
         self._desk.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """One row: `images` in the tasks, `written` of them by this call, `empty` ones without a context.
 
-        Raises SourceError when an image has changed or gone since it was planned.
+        Raises SourceError when an image has changed or gone since it was planned, ModelError without memory.
         """
         images = written = empty = 0
         for task in table.to_pylist():
@@ -101,7 +104,25 @@ class CaptionerActor:
             data.append(self._bytes(task["url"], where, digest))
             hold.moved()
         hold.at(COMPUTING)
-        return self._contexts(data, task)
+        contexts = self._unless_full(data, task)
+        if contexts is None:
+            # Not within the handler of the error: its frames hold the tensors that are to go.
+            free_memory()
+            contexts = self._unless_full(data, task)
+        if contexts is None:
+            raise ModelError(
+                f"{self._setting}: {len(data)} images at a time do not fit into the memory of this device; set a "
+                "smaller one, or use a larger card (or one that nothing else uses), and run the same command again"
+            )
+        return contexts
+
+    def _unless_full(self, data: list[bytes], task: dict[str, Any]) -> list[ImageContext] | None:
+        try:
+            return self._contexts(data, task) if data else []
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
 
     def _bytes(self, url: str, where: str, digest: str) -> bytes:
         if url not in self._readers:

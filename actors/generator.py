@@ -18,8 +18,8 @@ import torch
 
 from actors.attempts import Journal, Process, of_chunk
 from actors.board import COMPUTING, ENCODING, STAGING, WAITING
-from actors.desk import Desk, Hold
-from actors.failures import free_memory, out_of_memory, refuse_if_all
+from actors.desk import Desk
+from actors.failures import refuse_if_all
 from actors.gpu_clock import GpuClock
 from actors.model import ActorSpec, embedder_name, fingerprint, load, load_embedder
 from actors.preemption import gone_nodes, ray_node
@@ -119,7 +119,7 @@ class Generator:
                 finished = self._denoise(rows, starts, journal)
             hold.at(ENCODING)
             staged_rows = [future.result() for future in finished]
-            self._embed(staged_rows, hold)
+            self._embed(staged_rows, journal)
             hold.at(STAGING)
             name = layout.staged_chunk(chunk["wave"], chunk["chunk"])
             first = self._storage.put_once(name, staged.encode(staged_rows, self._fingerprint))
@@ -204,26 +204,17 @@ class Generator:
             mark=spec.mark,
         )
 
-    def _embed(self, rows: list[dict[str, Any]], hold: Hold) -> None:
+    def _embed(self, rows: list[dict[str, Any]], journal: Journal) -> None:
         kept = [row for row in rows if row["outcome"] == staged.KEPT]
-        if self._embedder is None or not kept:
+        embedder = self._embedder
+        if embedder is None or not kept:
             return
+        pixels = np.stack([row["pixels"] for row in kept])
         # A lock of its own: under the model's a finished chunk would wait for the whole of the next one.
         with self._embedding:
-            embeddings = self._signatures(np.stack([row["pixels"] for row in kept]))
+            embeddings = self._shield.beside(journal, lambda: embedder.signatures(pixels))
         for row, embedding in zip(kept, embeddings, strict=True):
             row["embedding"] = embedding.tobytes()
-
-    def _signatures(self, pixels: np.ndarray) -> np.ndarray:
-        assert self._embedder is not None
-        try:
-            return self._embedder.signatures(pixels)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        # Not within the handler: the error's frames hold what is to go.
-        free_memory()
-        return self._embedder.signatures(pixels)
 
 
 def _rows_of(chunk: dict[str, Any]) -> list[dict[str, Any]]:

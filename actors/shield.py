@@ -66,6 +66,39 @@ class Shield:
         finally:
             self._journal = None
 
+    def beside(self, journal: Journal, call: Callable[[], T]) -> T:
+        """What `call` gives that uses the device when the journal's rows are through the model, and blames none.
+
+        Without memory once more with the cache freed; after that, or without its CUDA context, this process ends.
+        """
+        result = self._beside(call)
+        if isinstance(result, _Full):
+            free_memory()
+            result = self._beside(call)
+        if isinstance(result, _Full):
+            kind, cause = self._full(), result.cause
+
+            def say() -> None:
+                self._last_words(cause)
+                journal.end(kind, cause)
+
+            preemption.leave(say)
+        return result
+
+    def _beside(self, call: Callable[[], T]) -> T | _Full:
+        try:
+            return call()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                if device_lost(self._device):
+                    cause = describe(error)
+                    preemption.leave(lambda: self._last_words(cause))
+                raise
+            return _Full(describe(error))
+
+    def _full(self) -> str:
+        return TOO_LARGE if self._make_smaller() else OUT_OF_MEMORY
+
     def _bisect(self, rows: list[int], model: Callable[[list[int]], Iterable[T]]) -> dict[int, T | Exception]:
         """Up to a micro-batch of rows; one that fails is taken apart in halves."""
         try:
@@ -90,7 +123,7 @@ class Shield:
             results = self._unless_full(batch, model)
         if isinstance(results, _Full):
             cause = results.cause
-            preemption.leave(lambda: self._say(TOO_LARGE if self._make_smaller() else OUT_OF_MEMORY, cause))
+            preemption.leave(lambda: self._say(self._full(), cause))
         return results
 
     def _unless_full(self, batch: list[int], model: Callable[[list[int]], Iterable[T]]) -> Iterable[T] | _Full:

@@ -13,7 +13,7 @@ import torch
 from actors.captioner import TASK_SCHEMA, CaptionerActor, CaptionerSpec, Diffusion, ImageToText
 from actors.model import ModelSpec
 from diffii.contexts.diffusion import DiffusionSettings
-from diffii.contexts.files import context_key, read_context
+from diffii.contexts.files import ImageContext, context_key, read_context
 from diffii.contexts.subject import SubjectWords, context_of
 from diffii.dataset.storage import Storage
 from diffii.errors import ModelError, SourceError
@@ -113,6 +113,23 @@ def test_an_image_that_changed_or_went_is_named(source: Path, tmp_path: Path) ->
     first.write_bytes(b"no image")
     work["sha256"][0] = sha256(b"no image")
     with pytest.raises(SourceError, match=f"{first.name} was readable when it was planned"):
+        actor(table(work))
+
+
+def test_a_full_memory_is_tried_once_more_and_then_told(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, work = CaptionerActor(CaptionerSpec(output_url=str(tmp_path / "out"), method=DIFFUSION)), task(source)
+    real, calls = actor._contexts, iter([True, False, True, True])
+
+    def full(data: list[bytes], told: dict[str, Any]) -> list[ImageContext]:
+        if next(calls):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(data, told)
+
+    monkeypatch.setattr(actor, "_contexts", full)
+    assert actor(table(work)).to_pylist() == [{"images": 4, "written": 4, "empty": 0}]
+    with pytest.raises(ModelError, match=r"inversion\.micro_batch: 4 images at a time do not fit"):
         actor(table(work))
 
 

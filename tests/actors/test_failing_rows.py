@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from actors import failures, shield
-from actors.attempts import Journal, Process, of_chunk
-from actors.failures import deaths_to_isolate
+from actors.attempts import OUT_OF_MEMORY, Journal, Process, of_chunk
+from actors.failures import OUT_OF_MEMORY_TRIES, deaths_to_isolate
 from actors.generator import Generator
 from diffii.dataset import layout, staged
 from diffii.dataset.log import WaveEntry
@@ -263,10 +263,26 @@ def test_recognising_copies_is_tried_once_more_without_memory(
     monkeypatch.setattr(generator, "_embedder", Recogniser(full=1))
     rows = generate(generator, run[0].plan, run[1])
     assert {row["embedding"] for row in rows} == {bytes([2] * 4)}
-    monkeypatch.setattr(generator, "_embedder", Recogniser(full=2))
-    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
-        generate(generator, run[0].plan, run[1], 1)
-    assert generator._storage.names(layout.staged_wave(0)) == ["chunk-0000000000.parquet"]
+
+
+def test_where_there_is_no_room_to_recognise_copies_the_actor_ends_and_no_row_is_blamed(
+    run: tuple[Run, WaveEntry], generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end() -> None:
+        raise Ended
+
+    monkeypatch.setattr(failures, "leave", end)
+    for tried in range(OUT_OF_MEMORY_TRIES):
+        monkeypatch.setattr(generator, "_embedder", Recogniser(full=2))
+        with pytest.raises(Ended):
+            generator(run[0].plan.table(run[1], [0]))
+        journal = Journal(generator._storage, of_chunk(0, 0), Process(generator._spec.run), set)
+        assert [entry.kind for entry in journal._entries].count(OUT_OF_MEMORY) == tried + 1
+        assert journal.deaths == []
+    with pytest.raises(ModelError, match=r"generation\.micro_batch: 4 images at a time do not fit"):
+        generator(run[0].plan.table(run[1], [0]))
+    rows = generate(generator, run[0].plan, run[1])
+    assert {row["outcome"] for row in rows} == {staged.KEPT}, "on a larger card"
 
 
 def test_a_finished_chunk_does_not_wait_for_the_model(
@@ -276,8 +292,9 @@ def test_a_finished_chunk_does_not_wait_for_the_model(
     recogniser = Recogniser(full=0)
     monkeypatch.setattr(generator, "_embedder", recogniser)
     finished = [{"outcome": staged.KEPT, "pixels": np.zeros((32, 32, 3), np.uint8)}]
-    with generator._desk.holding("a chunk") as hold, generator._gpu:
-        other = threading.Thread(target=generator._embed, args=(finished, hold), daemon=True)
+    journal = Journal(generator._storage, of_chunk(0, 0), Process(generator._spec.run), set)
+    with generator._gpu:
+        other = threading.Thread(target=generator._embed, args=(finished, journal), daemon=True)
         other.start()
         other.join(60)
         assert not other.is_alive() and recogniser.calls == 1
