@@ -136,7 +136,8 @@ def test_a_killed_driver_is_taken_over(blemished: Path, quiet: Quiet, tmp_path: 
     assert (found.digest, found.shards_digest) == (expected.digest, expected.shards_digest)
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_a_driver_that_is_told_to_end_says_so_and_gives_up_its_output(
     blemished: Path, tmp_path: Path, told: signal.Signals
 ) -> None:

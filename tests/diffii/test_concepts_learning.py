@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_only_tokens_and_lora_move_and_the_model_comes_back_as_it_was(small: Bac
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_a_further_class_is_learned_beside_those_that_are_known(small: Backbone, ema: float) -> None:
     untouched = {name: value.clone() for name, value in small.pipeline.unet.state_dict().items()}
     base = taught(small)
@@ -116,8 +117,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(small: Backbone
     assert first.about == second.about
 
 
-@pytest.mark.parametrize("died_at", [1, 2, 3, 5])
-@pytest.mark.parametrize("ema", [0.0, 0.99])
+DEATHS = [(1, 0.99), (2, 0.0)]
+"""Step and average: what the quick suite looks at."""
+
+
+@pytest.mark.parametrize(
+    ("died_at", "ema"),
+    [pytest.param(*one, marks=[] if one in DEATHS else pytest.mark.slow) for one in product((1, 2, 3, 5), (0.0, 0.99))],
+)
 def test_a_run_that_died_ends_with_the_same_bytes(small: Backbone, tmp_path: Path, died_at: int, ema: float) -> None:
     settings = replace(SETTINGS, ema=ema)
     straight = taught(small, settings, storage=Storage(str(tmp_path / "straight")), folder="run")
@@ -181,7 +188,7 @@ def test_the_loss_falls_for_epsilon_and_for_v(small: Backbone, small_v: Backbone
         assert held_out[-1] < held_out[0], backbone.record.prediction
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", [pytest.param("bf16", marks=pytest.mark.slow), "fp16"])
 def test_in_half_precision_what_is_learned_stays_in_float32(tmp_path: Path, dtype: Any) -> None:
     backbone = Backbone.load(str(build(tmp_path / "model", SMALL)), dtype=dtype, device="cpu")
     settings = replace(SETTINGS, steps=12, check_every=4)

@@ -92,7 +92,7 @@ def test_arithmetic_is_the_one_asked_for(small: Path, dtype: str) -> None:
     assert backbone.record.dtype == str(want).removeprefix("torch.")
 
 
-@pytest.mark.parametrize("steps", [5, 7])  # 7 does not divide 1000
+@pytest.mark.parametrize("steps", [pytest.param(5, marks=pytest.mark.slow), 7])  # 7 does not divide 1000
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
 @pytest.mark.parametrize("model", ["small", "small_v"])
 def test_sampling_is_diffusers_own_pipeline(
@@ -111,7 +111,7 @@ def test_sampling_is_diffusers_own_pipeline(
     assert float((matched - theirs).abs().max()) > 1e-2  # the comparison above can tell two grids apart
 
 
-@pytest.mark.parametrize("steps", [5, 7])
+@pytest.mark.parametrize("steps", [pytest.param(5, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize("model", ["small", "small_v"])
 def test_inversion_is_diffusers_inverse_scheduler(request: pytest.FixtureRequest, model: str, steps: int) -> None:
     backbone = Backbone.load(str(request.getfixturevalue(model)), dtype="fp32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,17 @@ def test_ranks_take_as_many_steps_where_they_are_to(kind: str, last: str, batch:
         assert set(seen) == set(ids) and seen[len(ids) :] == seen[:missing]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("again", [0, 2, 1])
+RESTARTS = [("map", 2, 0), ("stream", 2, 1), ("stream", 0, 2), ("map", 0, 1)]
+"""Kind, workers before and after: what the quick suite looks at."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "again"),
+    [
+        pytest.param(*one, marks=[] if one in RESTARTS else pytest.mark.slow)
+        for one in product(KINDS, (0, 2), (0, 2, 1))
+    ],
+)
 def test_after_a_state_comes_exactly_the_rest(kind: str, workers: int, again: int, url: str, ids: list[str]) -> None:
     whole = epoch_of(kind, url, workers, epoch=3)
     for taken in (0, 5, len(whole)):

@@ -26,6 +26,8 @@ from engine.verify import verify
 from tests.engine.sources import garments
 from tests.engine.test_settle import Heard, config
 
+pytestmark = pytest.mark.slow
+
 PLAIN: dict[str, Any] = {
     "learn__concepts": "off",
     "captions__method": "off",
@@ -37,7 +39,7 @@ WHOLE: dict[str, Any] = {**dict(list(PLAIN.items())[3:]), "dedup__embedder": "li
 """Captions, concepts and near-copies as well: minutes."""
 
 
-@pytest.fixture(scope="module", params=["plain", pytest.param("whole", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["plain", "whole"])
 def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str, Any]:
     """What a data set of two classes was, and what it is after one has an image more and a third has come."""
     folder, settings = tmp_path_factory.mktemp("grown"), WHOLE if request.param == "whole" else PLAIN

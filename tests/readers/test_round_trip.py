@@ -24,6 +24,8 @@ from tests.diffii.sources.layouts import LAYOUTS
 from tests.engine.sources import PLAIN
 from tests.readers.made import rgb
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["bugatti_veyron_16.4", "a/b", "été", "."]
 Seen = dict[str, tuple[int, str, str]]
 """Sample id -> label, class name, hash of the pixels."""
@@ -76,7 +78,6 @@ def test_every_layout_is_the_source_of_this_data_set(
     assert run.complete and run.grown is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["WebDataset", "save_to_disk", "csv of paths"])
 def test_another_layout_gives_the_same_bytes(
     photos: list[tuple[bytes, int]], expanded: Path, tmp_path: Path, layout: str, ray_here: None
