@@ -6,14 +6,11 @@ committed shards they are made of. So it may be killed anywhere, go on from anot
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +18,15 @@ from diffii.dataset import layout
 from diffii.dataset.storage import TEMPORARY, Storage
 from diffii.errors import ConfigError, OutputError
 from diffii.images import extension
-from engine.card import Shape, data_set_card
-from engine.card_of_run import counts, features_of, origin_of
+from engine.export.card import copy_card
+from engine.export.orders import Orders
 from engine.export.parts import PartOrder, make_part, part_of, read_records
 from engine.export.settings import PARTS, Settings, open_copy, settings_of
 from engine.formats.catalog import FORMATS
-from engine.formats.parquet import Parquet
 from engine.formats.part import Origin, Records
-from engine.licences import stated_licences
-from engine.origin import source_url
 from engine.prepare import load_run
 from engine.progress import Progress, Silent
-from engine.prompts import plain_prompt
 from engine.run import Run
-from engine.seasons import source_of
 
 WORKERS = 2
 """Parts made at once: each holds one shard's images twice, which may be a gigabyte."""
@@ -61,9 +53,7 @@ class Export:
 
     def __init__(self, run: Run, url: str, settings: Settings, source: str = "") -> None:
         self._run, self._settings, self._storage = run, settings, Storage(url)
-        self._format = FORMATS[settings.format]
-        self._source_url = source_url(run, source) if settings.include_real else ""
-        self._captions = tuple(plain_prompt(run.config, name) for name in run.source.classes)
+        self._format, self._orders = FORMATS[settings.format], Orders(run, self._storage.url, settings, source)
 
     @property
     def url(self) -> str:
@@ -74,7 +64,7 @@ class Export:
         open_copy(self._storage, self._run, self._settings)
         self._sweep()
         if layout.CARD not in self._storage.names():
-            self._write_card([])
+            self._put_card([])
 
     def _sweep(self) -> None:
         """Remove what an export that died was writing; what is younger may be the work of one that is alive."""
@@ -89,9 +79,9 @@ class Export:
     def missing(self, origins: Sequence[Origin] = ("real", "data")) -> list[PartOrder]:
         """What is to be made for the log as it stands, in order."""
         there = self._there()
-        counts = {"real": self._real_parts, "data": len(self._run.history.shards)}
+        counts = {"real": self._orders.real, "data": self._orders.data}
         return [
-            self._order(origin, number)
+            self._orders.of(origin, number)
             for origin in origins
             for number in range(counts[origin])
             if (origin, number) not in there
@@ -99,7 +89,7 @@ class Export:
 
     def order(self, number: int) -> PartOrder:
         """To make the part of one published shard."""
-        return self._order("data", number)
+        return self._orders.of("data", number)
 
     def finish(self) -> Exported:
         """Bring the index and the card up to the parts that are there, up to the first that is missing.
@@ -115,7 +105,7 @@ class Export:
             found = Records(storage=self._storage, facts=facts, classes=self._run.source.classes)
             for name, data in self._format.index(found):
                 self._storage.put(name, data)
-            self._write_card(records)
+            self._put_card(records)
             if not parts:
                 break
         return Exported(
@@ -130,10 +120,6 @@ class Export:
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _real_parts(self) -> int:
-        return len(self._stretches) if self._settings.include_real else 0
-
     def _there(self) -> set[tuple[Origin, int]]:
         names = self._storage.names(PARTS)
         return {part for name in names if (part := part_of(name)) is not None}
@@ -141,12 +127,12 @@ class Export:
     def _whole(self) -> list[tuple[Origin, int]]:
         """The parts that are there, up to the first that is missing, whatever version wrote them."""
         there, found = self._there(), []
-        for number in range(self._real_parts):
+        for number in range(self._orders.real):
             if ("real", number) not in there:
                 return found
             found.append(("real", number))
-        while ("data", len(found) - self._real_parts) in there:
-            found.append(("data", len(found) - self._real_parts))
+        while ("data", len(found) - self._orders.real) in there:
+            found.append(("data", len(found) - self._orders.real))
         return found
 
     def _refuse_other_rows(self, records: list[dict[str, Any]]) -> None:
@@ -159,94 +145,8 @@ class Export:
                     "other rows. Export to a new place"
                 )
 
-    @property
-    def _size(self) -> int:
-        return self._run.config.output.shard_rows
-
-    @cached_property
-    def _stretches(self) -> list[slice]:
-        """The real images of each part. What a source has gained begins a part: those that are there stay."""
-        ends = [*(growth.before for growth in self._run.history.growths), len(self._run.source.images)]
-        starts = [0, *ends[:-1]]
-        return [
-            slice(first, min(first + self._size, end))
-            for start, end in zip(starts, ends, strict=True)
-            for first in range(start, end, self._size)
-        ]
-
-    @cached_property
-    def _ordinals(self) -> list[int]:
-        """Of each real image its number within its class."""
-        seen = Counter[int]()
-        found: list[int] = []
-        for image in self._run.source.images:
-            found.append(seen[image.label])
-            seen[image.label] += 1
-        return found
-
-    def _order(self, origin: Origin, number: int) -> PartOrder:
-        run = self._run
-        order = PartOrder(
-            url=run.storage.url,
-            destination=self.url,
-            settings=self._settings,
-            origin=origin,
-            number=number,
-            classes=run.source.classes,
-            captions=self._captions,
-        )
-        if origin == "data":
-            # As the shard names them: whether a part is made at once or later, its bytes are the same.
-            shard, classes = run.history.shards[number], run.history.classes_of_shard(number)
-            return replace(order, classes=classes, shard=shard.name, sha256=shard.sha256)
-        stretch = self._stretches[number]
-        season = bisect.bisect_right([growth.before for growth in run.history.growths], stretch.start)
-        order = replace(order, classes=source_of(run.history, run.source, season).classes)
-        return replace(
-            order,
-            source_url=self._source_url,
-            images=run.source.images[stretch],
-            ordinals=tuple(self._ordinals[stretch]),
-            soft=run.plan.arm.takes == "latents",
-        )
-
-    # -- the card ---------------------------------------------------------------------------------------------------
-
-    def _write_card(self, records: list[dict[str, Any]]) -> None:
-        run, settings = self._run, self._settings
-        told, origin = counts(run), origin_of(run)
-        stated = stated_licences(run.storage.read_or_none(layout.CARD))
-        origin = replace(origin, licences=stated or origin.licences)
-        rows = sum(record["rows"] for record in records if record["origin"] == "data")
-        shards = sum(record["origin"] == "data" for record in records)
-        whole = shards == told.shards
-        told = replace(
-            told,
-            rows=rows,
-            shards=shards,
-            content=f"{told.content} {shards}",
-            complete=run.history.complete and whole,
-            per_class=told.per_class if whole else {},
-        )
-        patterns = self._format.patterns
-        real = settings.include_real and any(record["origin"] == "real" for record in records)
-        shape = Shape(
-            format=settings.format,
-            patterns=[patterns[part] for part in ("data", "real") if part in patterns and (part == "data" or real)],
-            settings={
-                "output.format": settings.format,
-                "output.encoding": settings.encoding,
-                "output.quality": settings.quality,
-            },
-            features=features_of(run) if settings.format == Parquet.name else (),
-            include_real=settings.include_real,
-            usage=self._format.usage(self.url, extension(settings.encoding)),
-            contact_sheet=False,
-        )
-        card = data_set_card(
-            run.source.classes, run.config, told, replace(origin, licences=stated or origin.licences), shape
-        )
-        self._storage.put(layout.CARD, card.encode())
+    def _put_card(self, records: list[dict[str, Any]]) -> None:
+        self._storage.put(layout.CARD, copy_card(self._run, self.url, self._settings, records).encode())
 
 
 def export(
