@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from actors.board import Watched
 from actors.model import ModelSpec
 from diffii.concepts.files import FOLDER
-from diffii.concepts.learning import Lesson
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.settings import LearnSettings
 from diffii.hashing import digest
 from diffii.images import Fit, named

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from actors.learner import finished, learn
 from actors.lesson_spec import LearnerSpec, concepts_folder
 from diffii.concepts.files import open_concepts, read_concepts, save_concepts
-from diffii.concepts.learning import Lesson
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import PRESETS, LearnSettings
 from diffii.errors import ConfigError, OutputError

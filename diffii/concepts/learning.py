@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,10 +17,11 @@ from torch.nn import functional as F
 
 from diffii.backbone import Backbone
 from diffii.concepts.draws import Draw, Draws
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.progress import Progress
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings
-from diffii.concepts.tokens import TokenTable, prompt_ids, start_rows, token
+from diffii.concepts.tokens import TokenTable, prompt_ids, start_rows
 from diffii.concepts.workers import ALONE, Workers
 from diffii.errors import ModelError
 from diffii.invert import fixed_batches
@@ -29,40 +29,6 @@ from diffii.lora import start_adapter, stop_adapter
 
 ENCODE_BATCH = 16
 """Images per call of the VAE: one shape for all, so that an image's latent does not depend on its batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """What is to be learned: classes, how prompts name them, and which image shows which."""
-
-    classes: tuple[str, ...]
-    words: tuple[str, ...]
-    """What each class is called in plain words; its tokens start from those that the tokenizer knows."""
-    labels: tuple[int, ...]
-    """Class of each image."""
-    template: str = "a photo of a {name} {metaclass}"
-    metaclass: str = ""
-    contexts: tuple[str, ...] = ()
-    """What stands behind each image's plain prompt, such as `on grass`; empty: nothing, for all of them."""
-
-    def __post_init__(self) -> None:
-        if len(self.words) != len(self.classes) or (self.contexts and len(self.contexts) != len(self.labels)):
-            raise ValueError("a lesson has one entry of words per class and one context per image, or no contexts")
-        if not self.labels:
-            raise ValueError("a lesson needs at least one image")
-
-    def tokens(self, count: int) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(token(i, k) for k in range(count)) for i, name in enumerate(self.classes)}
-
-    def prompts(self, count: int) -> list[str]:
-        """The prompt of each image."""
-        names = [" ".join(tokens) for tokens in self.tokens(count).values()]
-        contexts = self.contexts or ("",) * len(self.labels)
-        texts = [
-            f"{self.template.format(name=names[label], metaclass=self.metaclass)} {context}"
-            for label, context in zip(self.labels, contexts, strict=True)
-        ]
-        return [" ".join(text.split()) for text in texts]
 
 
 def encode_images(backbone: Backbone, images: Iterable[np.ndarray], flip: bool) -> Tensor:

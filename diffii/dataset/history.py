@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from diffii.dataset import layout, log
-from diffii.dataset.checkpoints import Sums, from_table, read_checkpoint, read_entries, read_summed, sums_of
+from diffii.dataset.checkpoints import read_checkpoint, read_entries, read_summed
 from diffii.dataset.layout import LOG_FOLDER, LOG_PAGE
+from diffii.dataset.log_table import Sums, from_table, sums_of
 from diffii.dataset.shards import COLUMNS, Shards
 from diffii.dataset.storage import Storage
 from diffii.errors import OutputError

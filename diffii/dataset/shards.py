@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from diffii.dataset import log
-from diffii.dataset.checkpoints import shard_of
+from diffii.dataset.log_table import shard_of
 
 COLUMNS = ["shard", "shard_rows", "shard_bytes", "shard_sha256", "sidecar", "sidecar_sha256"]
 

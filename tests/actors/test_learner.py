@@ -15,7 +15,7 @@ from actors.learner import finished, learn
 from actors.lesson_spec import LearnerSpec, concepts_folder
 from actors.model import ModelSpec, load
 from diffii.concepts.files import open_concepts
-from diffii.concepts.learning import Lesson
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.loop import learn as learn_here
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings

@@ -25,7 +25,7 @@ from scipy.stats import t as student
 
 from diffii.backbone import Backbone
 from diffii.circle import gaussian
-from diffii.concepts.learning import Lesson
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.loop import learn
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import GARMENTS, LearnSettings

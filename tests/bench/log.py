@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffii.dataset import layout, log
-from diffii.dataset.checkpoints import to_table, with_sums
+from diffii.dataset.checkpoints import with_sums
 from diffii.dataset.history import newest_version, read_log
 from diffii.dataset.layout import LOG_FOLDER, LOG_PAGE
+from diffii.dataset.log_table import to_table
 from diffii.dataset.snapshot import open_snapshot
 from diffii.dataset.storage import Storage
 from diffii.dataset.tables import write_table

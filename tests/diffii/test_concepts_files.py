@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from diffii.backbone import Backbone
 from diffii.concepts.files import ABOUT, LORA, VECTORS, open_concepts, read_concepts, save_concepts
-from diffii.concepts.learning import Lesson
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.loop import learn
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings

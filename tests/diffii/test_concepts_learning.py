@@ -15,7 +15,8 @@ import torch
 from diffii.backbone import Backbone
 from diffii.concepts.checkpoints import dump, load_state
 from diffii.concepts.draws import Draws
-from diffii.concepts.learning import Learner, Lesson, encode_images
+from diffii.concepts.learning import Learner, encode_images
+from diffii.concepts.lesson import Lesson
 from diffii.concepts.loop import learn
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import GARMENTS, PAPER, QUICK, LearnSettings
