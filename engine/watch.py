@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,14 +176,17 @@ class Watch:
     def _end(self, still: Still) -> bool:
         """End a process where it is; False when it was gone already."""
         post = still.post
-        gone = post.node in gone_nodes()
-        # Told first: the actor that takes the task over asks at once. A node that went has not hung.
-        ray.get(self.board.end.remote(post, {} if gone else still.hung), timeout=5 * ROUND_SECONDS)
-        if gone:
-            return False
-        there = NodeAffinitySchedulingStrategy(post.node, soft=False)
-        killer = ray.remote(kill_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        return ray.get(killer.remote(post.pid, post.born), timeout=60.0)
+        # One that ended and has no successor yet, for want of a machine, has not hung; nor has a node that went.
+        there = post.node not in gone_nodes() and self._at(post, process_is_here)
+        # Told first: the actor that takes the task over asks at once.
+        ray.get(self.board.end.remote(post, still.hung if there else {}), timeout=5 * ROUND_SECONDS)
+        return there and self._at(post, kill_process)
+
+    def _at(self, post: Post, act: Callable[[int, float], bool]) -> bool:
+        """What `act` says on the machine of a process."""
+        place = NodeAffinitySchedulingStrategy(post.node, soft=False)
+        task = ray.remote(act).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+        return ray.get(task.remote(post.pid, post.born), timeout=60.0)
 
 
 @contextlib.contextmanager
@@ -197,17 +200,25 @@ def watching(wanted: int, progress: Progress) -> Iterator[Any]:
         watch.stop()
 
 
+def process_is_here(pid: int, born: float) -> bool:
+    """Whether a process of this node that was born then still is."""
+    try:
+        return psutil.Process(pid).create_time() == born
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill_process(pid: int, born: float) -> bool:
     """End a process of this node that was born then; False when there is none.
 
     By its pid and not with `ray.kill`: that would hit the actor's next process if this one has just ended by itself,
     and needs its handle, whose copy in the driver would keep the pool's actors alive after their work.
     """
+    if not process_is_here(pid, born):
+        return False
     try:
-        if psutil.Process(pid).create_time() != born:
-            return False
         os.kill(pid, signal.SIGKILL)
-    except (psutil.NoSuchProcess, ProcessLookupError):
+    except ProcessLookupError:
         return False
     return True
 

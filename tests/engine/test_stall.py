@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
-from actors.board import COMPUTING, ENCODING, READING, WAITING, Answer, Board, Holding, Post
+from actors.board import COMPUTING, ENCODING, READING, WAITING, Board, Holding, Post
 from actors.captioner import CaptionerActor
 from actors.desk import Hold
 from actors.failures import HANGS
@@ -44,20 +45,27 @@ def post(number: int, *holdings: tuple[str, str, int], process: str = "p") -> Po
 
 
 @pytest.mark.usefixtures("ray_here")
-@pytest.mark.parametrize(("gone", "hangs"), [({"n"}, ()), (set(), (COMPUTING,))])
-def test_a_node_that_went_has_not_hung(monkeypatch: pytest.MonkeyPatch, gone: set[str], hangs: tuple[str, ...]) -> None:
-    """Its last post stays, for hours where the cloud has no other machine; three hangs over a chunk stop a run."""
-    monkeypatch.setattr(watch, "gone_nodes", lambda: gone)
-    monkeypatch.setattr(watch, "NodeAffinitySchedulingStrategy", lambda *_, **__: "DEFAULT")
-    monkeypatch.setattr(watch, "kill_process", lambda pid, born: False)
+@pytest.mark.parametrize("state", ["stopped", "ended", "on a node that went"])
+def test_only_a_process_that_is_still_there_has_hung(monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """A last post stays, for hours where the cloud has no other machine; three hangs over a chunk stop a run."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    node = "0" * 56 if state == "on a node that went" else ray.get_runtime_context().get_node_id()
+    monkeypatch.setattr(watch, "gone_nodes", lambda: {"0" * 56})
+    last = replace(ONE, node=node, pid=process.pid, born=psutil.Process(process.pid).create_time())
+    if state == "ended":
+        process.kill()
+        process.wait()
     watching = watch.Watch(1, Silent())
     try:
-        frozen = post(7, ("chunk 0", COMPUTING, 3))
-        assert not watching._end(Still(frozen, 1000.0, {"chunk 0": COMPUTING}, silent=True))
+        killed = watching._end(Still(last, 1000.0, {"chunk 0": COMPUTING}, silent=True))
         answer: Any = ray.get(watching.board.ask.remote("chunk 0"))
-        assert answer == Answer(hangs, frozenset({frozen.process})), "it is ended, whichever it was"
+        assert killed == (state == "stopped")
+        assert answer.hangs == ((COMPUTING,) if killed else ())
+        assert answer.excused == {last.process}, "it is ended, whichever it was"
+        assert not killed or process.wait(60) == -signal.SIGKILL
     finally:
         ray.kill(watching.board)
+        process.kill()
 
 
 class TestClocks:
