@@ -12,7 +12,7 @@ import pyarrow as pa
 from actors.attempts import PREEMPTED, Process
 from actors.board import COMPUTING, STAGING, Watched
 from actors.desk import Desk, Hold
-from actors.failures import free_memory, out_of_memory
+from actors.failures import NoRoom, with_room
 from actors.model import ModelSpec, another, load
 from actors.preemption import on_sigterm, ray_node
 from diffii.contexts.captioner import Captioner
@@ -75,10 +75,10 @@ class CaptionerActor:
         self._contexts: Callable[[list[bytes], dict[str, Any]], list[ImageContext]]
         if isinstance(spec.method, ImageToText):
             self._contexts = _image_to_text(spec.method, spec.fit)
-            self._setting = "captions.micro_batch"
+            self._setting = f"captions.micro_batch: {spec.method.micro_batch}"
         else:
-            self._setting = "inversion.micro_batch"
             self._contexts = _diffusion(spec.method, spec.fit, self._desk)
+            self._setting = f"inversion.micro_batch: {spec.method.settings.micro_batch}"
         self._desk.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -104,25 +104,13 @@ class CaptionerActor:
             data.append(self._bytes(task["url"], where, digest))
             hold.moved()
         hold.at(COMPUTING)
-        contexts = self._unless_full(data, task)
-        if contexts is None:
-            # Not within the handler of the error: its frames hold the tensors that are to go.
-            free_memory()
-            contexts = self._unless_full(data, task)
-        if contexts is None:
-            raise ModelError(
-                f"{self._setting}: {len(data)} images at a time do not fit into the memory of this device; set a "
-                "smaller one, or use a larger card (or one that nothing else uses), and run the same command again"
-            )
-        return contexts
-
-    def _unless_full(self, data: list[bytes], task: dict[str, Any]) -> list[ImageContext] | None:
         try:
-            return self._contexts(data, task) if data else []
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return None
+            return with_room(lambda: self._contexts(data, task)) if data else []
+        except NoRoom as full:
+            raise ModelError(
+                f"{self._setting} images at a time do not fit into the memory of this device ({full}); set a smaller "
+                "one, or use a larger card (or one that nothing else uses), and run the same command again"
+            ) from full
 
     def _bytes(self, url: str, where: str, digest: str) -> bytes:
         if url not in self._readers:

@@ -34,13 +34,15 @@ anything else ....................... a bug of ours; nothing may swallow it, so 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError
 
 from diffii.memory import no_memory
+
+T = TypeVar("T")
 
 RowFault = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, OSError, SafetensorError)
 """What one row's data can raise while it is made. Such a row is set aside with the reason; its mates go on."""
@@ -90,6 +92,25 @@ def out_of_memory(error: BaseException) -> bool:
 def free_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class NoRoom(Exception):
+    """The memory was full twice; says what was said."""
+
+
+def with_room(call: Callable[[], T]) -> T:
+    """What `call` gives; without memory it is called once more, with the cache freed. Raises NoRoom."""
+    cause = ""
+    for _ in range(2):
+        try:
+            return call()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            cause = describe(error)
+        # Not within the handler of the error: its frames hold the tensors that are to go.
+        free_memory()
+    raise NoRoom(cause)
 
 
 def device_lost(device: torch.device) -> bool:

@@ -9,24 +9,16 @@ from __future__ import annotations
 import faulthandler
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from actors import preemption
 from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PREEMPTED, STALLED, TOO_LARGE, Journal
-from actors.failures import RowFault, describe, device_lost, free_memory, out_of_memory
+from actors.failures import NoRoom, RowFault, describe, device_lost, with_room
 from actors.watchdog import Watchdog
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Full:
-    """The memory was full; what the model said."""
-
-    cause: str
 
 
 class Shield:
@@ -71,30 +63,21 @@ class Shield:
 
         Without memory once more with the cache freed; after that, or without its CUDA context, this process ends.
         """
-        result = self._beside(call)
-        if isinstance(result, _Full):
-            free_memory()
-            result = self._beside(call)
-        if isinstance(result, _Full):
-            kind, cause = self._full(), result.cause
+        try:
+            return with_room(call)
+        except NoRoom as full:
+            kind, cause = self._full(), str(full)
 
             def say() -> None:
                 self._last_words(cause)
                 journal.end(kind, cause)
 
             preemption.leave(say)
-        return result
-
-    def _beside(self, call: Callable[[], T]) -> T | _Full:
-        try:
-            return call()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                if device_lost(self._device):
-                    cause = describe(error)
-                    preemption.leave(lambda: self._last_words(cause))
-                raise
-            return _Full(describe(error))
+        except RuntimeError as error:
+            if device_lost(self._device):
+                cause = describe(error)
+                preemption.leave(lambda: self._last_words(cause))
+            raise
 
     def _full(self) -> str:
         return TOO_LARGE if self._make_smaller() else OUT_OF_MEMORY
@@ -115,25 +98,17 @@ class Shield:
         return self._bisect(rows[:half], model) | self._bisect(rows[half:], model)
 
     def _with_room(self, batch: list[int], model: Callable[[list[int]], Iterable[T]]) -> Iterable[T]:
-        """Call the model; without memory once more with the cache freed, then this actor makes room for another."""
-        results = self._unless_full(batch, model)
-        if isinstance(results, _Full):
-            # Not within the handler of the error: its frames hold the tensors that are to go.
-            free_memory()
-            results = self._unless_full(batch, model)
-        if isinstance(results, _Full):
-            cause = results.cause
-            preemption.leave(lambda: self._say(self._full(), cause))
-        return results
+        """Call the model; where there is no memory for it this actor makes room for another."""
 
-    def _unless_full(self, batch: list[int], model: Callable[[list[int]], Iterable[T]]) -> Iterable[T] | _Full:
-        try:
+        def watched() -> Iterable[T]:
             with self.watchdog.watching():
                 return model(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return _Full(describe(error))
+
+        try:
+            return with_room(watched)
+        except NoRoom as full:
+            cause = str(full)
+            preemption.leave(lambda: self._say(self._full(), cause))
 
     def _stalled(self, seconds: float) -> None:
         if sys.__stderr__ is not None:

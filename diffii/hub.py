@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,19 +29,32 @@ def model_directory(
             f"{key}: {model} is not {what} (no {marker} in it). "
             f"Give the directory that save_pretrained wrote, a hub id, or {instead}"
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        name, revision = of_repository(model)
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(unwanted))
-        )
+        return _downloaded(model, tuple(wanted), tuple(unwanted), constants.HF_HUB_CACHE)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             f"{key}: {model} is neither a local directory nor to be had from the hub ({type(error).__name__}). "
             f"Check the name and the network, give a local path, or {instead}"
         ) from error
+
+
+@functools.cache
+def _downloaded(model: str, wanted: tuple[str, ...], unwanted: tuple[str, ...], cache: str) -> Path:
+    """A repository's files, as this process found them first.
+
+    Its newest commit may be another by the time a run of days begins its next wave, and its actors were to compute with
+    what was planned; nor is the hub to be asked anew for each of them.
+    """
+    from huggingface_hub import snapshot_download
+
+    name, revision = of_repository(model)
+    place = snapshot_download(
+        name, revision=revision, cache_dir=cache, allow_patterns=list(wanted), ignore_patterns=list(unwanted)
+    )
+    return Path(place)
 
 
 def of_repository(model: str) -> tuple[str, str | None]:

@@ -63,7 +63,7 @@ def _measured(run: Run, pool: Pool, progress: Progress, keys: Sequence[str]) -> 
     )
     # A process of its own, that ends: what it leaves on the card would be missing to the actors.
     task = ray.remote(num_gpus=pool.gpus, num_cpus=0 if pool.gpus else 1, max_retries=_TRIES, max_calls=1)(probe)
-    progress.stage("measure", 1, 0, "cards")
+    progress.stage("measure", 1, 0, "devices")
     try:
         with watching(1, progress) as board:
             found: Probed = ray.get(task.remote(replace(spec, board=board)))

@@ -51,6 +51,13 @@ def test_a_name_for_every_machine(repository: Path, tmp_path: Path, monkeypatch:
     assert captioner_everywhere("blip") == str(tmp_path / "blip")
 
 
+def test_a_run_of_days_does_not_notice_that_a_repository_moves_on(repository: Path) -> None:
+    planned = model_everywhere("birds/painter")
+    (repository / "refs" / "main").write_text(OLD)
+    assert locate("birds/painter") == repository / "snapshots" / NEW
+    assert model_everywhere("birds/painter") == planned == f"birds/painter@{NEW}"
+
+
 def test_a_machine_with_other_weights_computes_nothing(repository: Path) -> None:
     planned = weights_digest(locate("birds/painter"))
     new, old = (
