@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from actors.attempts import PREEMPTED, Process
 from actors.board import COMPUTING, STAGING, Watched
 from actors.desk import Desk, Hold
 from actors.failures import NoRoom, with_room
 from actors.model import ModelSpec, another, load
-from actors.preemption import on_sigterm, ray_node
+from actors.preemption import leave_if_lost, on_sigterm, ray_node
 from diffii.contexts.captioner import Captioner
 from diffii.contexts.captioner_files import captioner_digest
 from diffii.contexts.diffusion import DiffusionSettings, choose_contexts
@@ -79,6 +80,7 @@ class CaptionerActor:
         else:
             self._contexts = _diffusion(spec.method, spec.fit, self._desk)
             self._setting = f"inversion.micro_batch: {spec.method.settings.micro_batch}"
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._desk.open()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -111,6 +113,9 @@ class CaptionerActor:
                 f"{self._setting} images at a time do not fit into the memory of this device ({full}); set a smaller "
                 "one, or use a larger card (or one that nothing else uses), and run the same command again"
             ) from full
+        except RuntimeError as error:
+            leave_if_lost(self._device, error, self._desk.last_words)
+            raise
 
     def _bytes(self, url: str, where: str, digest: str) -> bytes:
         if url not in self._readers:
@@ -130,8 +135,6 @@ def _words(task: dict[str, Any]) -> str:
 
 
 def _image_to_text(method: ImageToText, how: Fit) -> Callable[[list[bytes], dict[str, Any]], list[ImageContext]]:
-    import torch
-
     torch.set_num_threads(method.threads)
     if method.weights and captioner_digest(method.model) != method.weights:
         raise another("captions.model", method.model)

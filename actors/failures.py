@@ -9,7 +9,8 @@ the model's process dies ............ Ray restarts the actor and gives the task 
   segfault, kill, host out of memory  the journal (`actors.attempts`) says which rows were being tried; they are
                                       bisected over the retries -> as above after `SILENT_DEATHS` or more
   the model hangs ................... `actors.watchdog` writes it down and ends the process; then as above
-  CUDA context lost ................. the process can compute nothing any more: written down, ended, as above
+  CUDA context lost ................. the process can compute nothing any more: written down, ended, as above; a
+                                      captioner, which keeps no journal, ends with its last words alone
   too many such rows in one task .... not the rows: the machine or the driver -> ModelError, the run stops
 a task stands still in an actor's hands, outside of the model, or the whole process does (frozen, lost in a library)
                                       the driver (`engine.watch`) reads it off the board and kills the process; no row

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 import ray
+import torch
 
 from actors import failures
 
@@ -22,6 +23,13 @@ def leave(say: Callable[[], None]) -> NoReturn:
     words.start()
     words.join(LAST_WORDS_SECONDS)
     failures.leave()
+
+
+def leave_if_lost(device: torch.device, error: BaseException, say: Callable[[str], None]) -> None:
+    """End this process where its CUDA context went with the error: it can compute nothing any more."""
+    if failures.device_lost(device):
+        cause = failures.describe(error)
+        leave(lambda: say(cause))
 
 
 def on_sigterm(say: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from actors import preemption
 from actors.attempts import DEVICE_LOST, OUT_OF_MEMORY, PREEMPTED, STALLED, TOO_LARGE, Journal
-from actors.failures import NoRoom, RowFault, describe, device_lost, with_room
+from actors.failures import NoRoom, RowFault, with_room
 from actors.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -74,9 +74,7 @@ class Shield:
 
             preemption.leave(say)
         except RuntimeError as error:
-            if device_lost(self._device):
-                cause = describe(error)
-                preemption.leave(lambda: self._last_words(cause))
+            preemption.leave_if_lost(self._device, error, self._last_words)
             raise
 
     def _full(self) -> str:
@@ -88,9 +86,7 @@ class Shield:
             results = self._with_room(rows + rows[-1:] * (self._micro_batch - len(rows)), model)
             return dict(zip(rows, results, strict=False))
         except RowFault as error:
-            if device_lost(self._device):
-                cause = describe(error)
-                preemption.leave(lambda: self._say(DEVICE_LOST, cause))
+            preemption.leave_if_lost(self._device, error, lambda cause: self._say(DEVICE_LOST, cause))
             if len(rows) == 1:
                 # Without its frames, which would keep the batch's tensors on the card until the chunk is staged.
                 return {rows[0]: error.with_traceback(None)}

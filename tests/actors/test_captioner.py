@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from actors import failures
 from actors.captioner import TASK_SCHEMA, CaptionerActor, CaptionerSpec, Diffusion, ImageToText
 from actors.model import ModelSpec
 from diffii.contexts.diffusion import DiffusionSettings
@@ -26,6 +27,10 @@ from tests.engine.sources import garments
 MODEL = ModelSpec(model=EMBEDDED, dtype="auto", attention="auto", threads=1)
 DIFFUSION = Diffusion(model=MODEL, candidates=tuple(CONTEXTS.values()), settings=DiffusionSettings(micro_batch=4))
 SUBJECTS = SubjectWords.of(["bird", "car"])
+
+
+class Ended(Exception):
+    """The process is gone."""
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +136,30 @@ def test_a_full_memory_is_tried_once_more_and_then_told(
     assert actor(table(work)).to_pylist() == [{"images": 4, "written": 4, "empty": 0}]
     with pytest.raises(ModelError, match=r"inversion\.micro_batch: 4 images at a time do not fit"):
         actor(table(work))
+
+
+def test_a_lost_cuda_context_ends_the_process_with_the_reason(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray starts another, which the task is given to: what this one has written stays."""
+    actor, work = CaptionerActor(CaptionerSpec(output_url=str(tmp_path / "out"), method=DIFFUSION)), task(source)
+    heard: list[str] = []
+
+    def asserts(*_: Any) -> list[ImageContext]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    def end() -> None:
+        raise Ended
+
+    monkeypatch.setattr(actor, "_contexts", asserts)
+    monkeypatch.setattr(actor._desk, "last_words", heard.append)
+    monkeypatch.setattr(failures, "leave", end)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        actor(table(work))
+    monkeypatch.setattr(failures, "device_lost", lambda device: True)
+    with pytest.raises(Ended):
+        actor(table(work))
+    assert heard == ["RuntimeError: CUDA error: device-side assert triggered"]
 
 
 def test_a_model_that_is_not_there_is_one_error(tmp_path: Path) -> None:

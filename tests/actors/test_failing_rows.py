@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from actors import failures, shield
+from actors import failures
 from actors.attempts import OUT_OF_MEMORY, Journal, Process, of_chunk
 from actors.failures import OUT_OF_MEMORY_TRIES, deaths_to_isolate
 from actors.generator import Generator
@@ -235,7 +235,7 @@ def test_a_lost_cuda_context_ends_the_process_with_the_reason(
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     monkeypatch.setattr(failures, "leave", end)
-    monkeypatch.setattr(shield, "device_lost", lambda device: True)
+    monkeypatch.setattr(failures, "device_lost", lambda device: True)
     monkeypatch.setattr(generator, "_model", asserts)
     with pytest.raises(Ended):
         generator(run[0].plan.table(run[1], [0]))
