@@ -31,7 +31,7 @@ def learn(spec: LearnerSpec, *, gpus: float = 0, watch: Watch | None = None) -> 
     """Learn, or go on with what an earlier driver began, or open what is done; a Ray must be up.
 
     `gpus` is per worker; 0 learns on the CPU. A dead worker is replaced and learning goes on from the newest
-    checkpoint. Raises ModelError, SourceError or OutputError as a worker met it, RuntimeError when workers keep dying.
+    checkpoint. Raises ModelError, SourceError or OutputError as a worker met it, ModelError when workers keep dying.
     """
     storage = Storage(spec.output_url)
     if (done := finished(spec, storage)) is not None:
@@ -62,7 +62,11 @@ def learn(spec: LearnerSpec, *, gpus: float = 0, watch: Watch | None = None) -> 
     if found is not None:
         raise found
     if ends and ends[0] is not None:
-        raise RuntimeError(f"learning was given up after {MAX_FAILURES} deaths: {ends[0]}") from ends[0]
+        raise ModelError(
+            f"learning was given up after {MAX_FAILURES} deaths of its workers: {_last_line(ends[0])}; look at the "
+            "host's memory, the card and its driver, and at the last lines of the workers' logs (ray logs); the same "
+            "command goes on from the newest checkpoint"
+        ) from ends[0]
     concepts = finished(spec, storage)
     if concepts is None:
         raise RuntimeError(f"the workers ended, but there is no {spec.folder}/result.json in {storage.url}")
@@ -80,6 +84,11 @@ def finished(spec: LearnerSpec, storage: Storage) -> Concepts | None:
         raise ModelError(
             f"{storage.url}/{spec.folder} says that concepts were learned, but they are gone: remove that folder"
         ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Ray tells a worker's whole traceback; its last line is what was raised."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 class Minutes:

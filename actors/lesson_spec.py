@@ -44,7 +44,7 @@ class LearnerSpec(Watched):
         images = [image for _, image in self.images]
         model = [self.weights, self.model.dtype, lesson.template, lesson.metaclass]
         more = [*named(self.fit).items(), *(["base", self.base] if self.base else [])]
-        return digest(about, images, model, self.settings.to_dict(), self.workers, *more)[:32]
+        return digest(about, images, model, self.settings.to_dict(), *more)[:32]
 
     @property
     def folder(self) -> str:

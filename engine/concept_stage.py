@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
+import ray
+
 from actors.learner import finished, learn
 from actors.lesson_spec import LearnerSpec, concepts_folder
 from diffii.concepts.files import open_concepts, read_concepts, save_concepts
@@ -40,6 +42,11 @@ def learn_concepts(run: Run, pool: Pool, progress: Progress, contexts: Sequence[
     return _learned(learner_spec(run, contexts), run, pool, progress)
 
 
+def workers(config: Config, cores: int) -> int:
+    """How many processes learn; `cores` is 0 where they do on GPUs."""
+    return min(config.learn.workers or max(1, cores), learn_settings(config).parts)
+
+
 def _learned(spec: LearnerSpec, run: Run, pool: Pool, progress: Progress) -> Concepts:
     if (done := finished(spec, run.storage)) is not None:
         return done
@@ -54,8 +61,9 @@ def _learned(spec: LearnerSpec, run: Run, pool: Pool, progress: Progress) -> Con
             told = step
 
     gpus = pool.gpus if pool.gpus >= 1 else float(bool(pool.gpus))
-    with watching(spec.workers, progress) as board:
-        concepts = learn(dataclasses.replace(spec, board=board), gpus=gpus, watch=watch)
+    count = workers(run.config, 0 if gpus else min(pool.max, int(ray.cluster_resources().get("CPU", 1))))
+    with watching(count, progress) as board:
+        concepts = learn(dataclasses.replace(spec, board=board, workers=count), gpus=gpus, watch=watch)
     watch(int(concepts.about.get("steps", steps)), steps, 0.0)
     for trouble in _untold(concepts):
         progress.note(trouble)
@@ -111,7 +119,6 @@ def learner_spec(
         ),
         base=base,
         settings=learn_settings(config),
-        workers=config.learn.workers,
         fit=config.source.fit,
         stall_timeout=config.engine.stall_timeout,
         spot_notices=config.actors.spot_notices,
@@ -122,10 +129,10 @@ def learn_settings(config: Config) -> LearnSettings:
     """The preset with the keys that are set beside it. Raises ConfigError naming the key that is out of range."""
     given = config.learn
     preset = given.preset if given.preset != AUTO else ("garments" if config.backbone.model == EMBEDDED else "quick")
-    keys = ("steps", "batch", "tokens", "rank", "token_lr", "lora_lr", "ema", "flip", "balanced", "patience")
+    keys = {one.name for one in dataclasses.fields(LearnSettings)} & set(type(given).model_fields)
     values = {key: value for key in keys if (value := getattr(given, key)) is not None}
     try:
-        return dataclasses.replace(PRESETS[preset], seed=given.seed, **values)
+        return dataclasses.replace(PRESETS[preset], **values)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -26,7 +26,7 @@ from diffii.invert import invert
 from diffii.machine import cores
 from diffii.schedule import steps_within
 from engine.caption_stage import by_diffusion, wanted
-from engine.concept_stage import learn_settings
+from engine.concept_stage import learn_settings, workers
 from engine.config import AUTO, Config
 from engine.next_wave import first_wave
 from engine.prepare import make_plan, prepare
@@ -135,7 +135,8 @@ def estimate(config: Config, actors: int, device: str, run: Run | None = None) -
     fixed = RAY_SECONDS + 2 * (STAGE_SECONDS + speed.load)
     captions = images if known or learns else 0
     caption_seconds = captions * _caption_rows(resolved, source) * speed.generation_row / workers
-    learn_seconds = LEARN_ROW * _learn_rows(resolved) * speed.generation_row if learns else 0.0
+    learn_rows = _learn_rows(resolved, 0 if device == "cuda" else actors) if learns else 0
+    learn_seconds = LEARN_ROW * learn_rows * speed.generation_row
     fixed += sum(STAGE_SECONDS + speed.load for seconds in (caption_seconds, learn_seconds) if seconds)
     return Estimate(
         classes=len(source.classes),
@@ -165,12 +166,12 @@ def _caption_rows(config: Config, source: Source) -> int:
     return rows_per_image(len(candidates), DiffusionSettings())
 
 
-def _learn_rows(config: Config) -> int:
-    """Rows that each worker will learn from, if the loss does not stop falling before."""
+def _learn_rows(config: Config, cores: int) -> int:
+    """Rows that the busiest worker will learn from, if the loss does not stop falling before."""
     if config.learn.concepts != AUTO:
         return 0
     settings = learn_settings(config)
-    return settings.steps * settings.batch
+    return settings.steps * min(settings.batch, settings.micro_batch * -(-settings.parts // workers(config, cores)))
 
 
 def calibrate(spec: ModelSpec, config: Config, processes: int) -> Speed:

@@ -1,6 +1,6 @@
 """A learner's whole state as one safetensors file, whose header holds the numbers as JSON. No pickles.
 
-A run that is killed and resumed from any of them ends with the same bytes (same kind of device and number of workers).
+A run that is killed and resumed from any of them ends with the same bytes (same kind of device).
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def load_state(learner: Learner, data: bytes) -> None:
         learner.optimiser.state[value].update(moved)
     for name, value in learner.average.items():
         value.copy_(tensors[f"average/{name}"])
-    # What the workers had counted together is the first one's.
-    mine = float(learner.workers.rank == 0)
-    learner.progress.restore(numbers["progress"], tensors["sums"] * mine, tensors["window"] * mine)
+    learner.progress.restore(numbers["progress"], tensors["sums"], tensors["window"])
     if numbers["scaler"]:
         learner.scaler.load_state_dict(numbers["scaler"])
 

@@ -1,6 +1,6 @@
 """What each row of each learning step shows: a pure function of (seed, step, row), so that any step can be made again.
 
-A worker takes its own rows of the global batch; two workers with half the batch each learn what one learns.
+However many workers share a batch, its rows are the same.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class Draws:
         # Passes repeat for batch after batch; a pass over many classes is worth keeping, one per image set is not.
         self._pass = lru_cache(maxsize=8)(self._permutation)
 
-    def batch(self, step: int, size: int, rows: range) -> list[Draw]:
-        """Rows `rows` of the global batch of `size` rows at `step`.
+    def batch(self, step: int, size: int) -> list[Draw]:
+        """The `size` rows of a step.
 
         Classes come in shuffled passes, each class once a pass, and so do the images of a class. Timesteps are spread
         evenly over the batch: one random offset, one timestep in each of `size` equal parts (less variance). Their
         density grows as t^skew.
         """
         offset = uniform(self._seed, self._stream, "offset", step)
-        return [self._draw(step, size, row, offset) for row in rows]
+        return [self._draw(step, size, row, offset) for row in range(size)]
 
     def _draw(self, step: int, size: int, row: int, offset: float) -> Draw:
         number = step * size + row

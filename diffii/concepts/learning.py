@@ -1,6 +1,8 @@
 """Learning concepts: epsilon (or v) MSE, with gradients for the new tokens' rows and the LoRA alone.
 
-N images   B rows of a step   C latent channels   H, W latent size   T positions   D text width
+A step's rows go through the model in parts of `learn.micro_batch`, whoever computes them (`diffii.concepts.workers`).
+
+N images   B rows of a step or a part of it   C latent channels   H, W latent size   T positions   D text width
 """
 
 from __future__ import annotations
@@ -98,24 +100,19 @@ class Learner:
         kind: dict[str, Any] = {"balanced": settings.balanced, "flip": len(latents) == 2, "skew": settings.skew}
         self._draws = Draws(lesson.labels, settings.seed, len(self._alphas), **kind)
         held = Draws(lesson.labels, settings.seed, len(self._alphas), stream="held out", **kind)
-        self._held = held.batch(0, settings.check_rows, range(settings.check_rows))
+        self._held = held.batch(0, settings.check_rows)
 
     @property
     def finished(self) -> bool:
         return self.progress.stopped or self.progress.step >= self.settings.steps
 
     def step(self) -> float:
-        """One step of the optimiser, and a look at the held-out draws where one is due; this worker's loss."""
-        settings, progress, workers = self.settings, self.progress, self.workers
-        size = settings.batch * workers.count
-        first = settings.batch * workers.rank
-        draws = self._draws.batch(progress.step, size, range(first, first + settings.batch))
+        """One step of the optimiser, and a look at the held-out draws where one is due; the loss of all its rows."""
+        settings, progress = self.settings, self.progress
+        draws = self._draws.batch(progress.step, settings.batch)
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * settings.rate(progress.step)
-        self.optimiser.zero_grad(set_to_none=False)
-        losses = self._losses(draws)
-        self.scaler.scale(losses.mean()).backward()
-        workers.average([value.grad for value in self.parameters.values() if value.grad is not None])
+        losses = self._gradients(draws)
         self.scaler.unscale_(self.optimiser)
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.clip)
@@ -124,18 +121,10 @@ class Learner:
         progress.step += 1
         self._remember()
         late = progress.step > settings.steps // 2
-        progress.add([self.lesson.labels[draw.image] for draw in draws], losses.detach().cpu(), late)
+        progress.add([self.lesson.labels[draw.image] for draw in draws], losses, late)
         if progress.step % settings.check_every == 0 or progress.step == settings.steps:
             self._check()
-        return float(losses.detach().mean())
-
-    def gather(self) -> None:
-        """Hand all workers' sums of losses to the first, which writes them down; every worker must call it."""
-        sums = [self.progress.sums, self.progress.window]
-        self.workers.add(sums)
-        if self.workers.rank:
-            for tensor in sums:
-                tensor.zero_()
+        return float(losses.mean())
 
     def release(self) -> None:
         """Give the backbone back as it was."""
@@ -148,14 +137,14 @@ class Learner:
             self._backbone.use(None)
 
     def result(self) -> Concepts:
-        """What was learned so far; the losses in it are complete after `gather`."""
+        """What was learned so far."""
         found = {k: v.detach().float().cpu().clone() for k, v in (self.average or self.parameters).items()}
         settings, lesson, progress = self.settings, self.lesson, self.progress
         about = {
             "model": self._backbone.record.model,
             "template": lesson.template,
             "metaclass": lesson.metaclass,
-            "settings": {**settings.to_dict(), "workers": self.workers.count},
+            "settings": settings.to_dict(),
             "steps": progress.step,
             "stopped_at": progress.step if progress.stopped and progress.step < settings.steps else None,
             "losses": progress.curve,
@@ -163,6 +152,25 @@ class Learner:
         }
         tokens = found.pop("tokens")
         return Concepts(lesson.tokens(settings.tokens), tokens, found if self._base is None else self._base.lora, about)
+
+    def _gradients(self, draws: Sequence[Draw]) -> Tensor:
+        """Leave the gradients of the mean loss in the parameters; each row's loss, float32 (B,) on the CPU."""
+        parts, parameters = self._parts(draws), list(self.parameters.values())
+        made: list[Tensor] = []
+        for index in self.workers.share(len(parts)):
+            self.optimiser.zero_grad()
+            losses = self._losses(parts[index])
+            self.scaler.scale(losses.sum() / len(draws)).backward()
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            made.append(torch.cat([*(one.flatten() for one in gradients), self._padded(losses.detach())]))
+        sizes = [parameter.numel() for parameter in parameters]
+        rows = self._of_all(made, len(parts), sum(sizes) + self.settings.micro_batch)
+        total, losses = rows[0], rows[:, sum(sizes) :].flatten()[: len(draws)]
+        for row in rows[1:]:
+            total = total + row
+        for parameter, part in zip(parameters, total[: sum(sizes)].split(sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+        return losses.cpu()
 
     def _losses(self, draws: Sequence[Draw]) -> Tensor:
         """The squared error of each row's prediction, float32 (B,)."""
@@ -186,16 +194,24 @@ class Learner:
             predicted = unet(noisy_BCHW, timesteps.to(device), encoder_hidden_states=text_BTD, return_dict=False)[0]
         return F.mse_loss(predicted.float(), wanted, reduction="none").mean((1, 2, 3))
 
+    def _parts(self, draws: Sequence[Draw]) -> list[Sequence[Draw]]:
+        """Draws of one call of the model each: only the last may have fewer."""
+        size = self.settings.micro_batch
+        return [draws[start : start + size] for start in range(0, len(draws), size)]
+
+    def _padded(self, losses: Tensor) -> Tensor:
+        return F.pad(losses, (0, self.settings.micro_batch - len(losses)))
+
+    def _of_all(self, mine: Sequence[Tensor], parts: int, size: int) -> Tensor:
+        return self.workers.gather(mine, parts, size, self._backbone.device)
+
     @torch.no_grad()
     def _check(self) -> None:
         """The loss on the held-out draws, shared out among the workers; decides whether to stop early."""
-        settings, progress, workers = self.settings, self.progress, self.workers
-        mine = self._held[workers.rank :: workers.count]
-        total = torch.zeros(1, dtype=torch.float64)
-        for start in range(0, len(mine), settings.batch):
-            total += float(self._losses(mine[start : start + settings.batch]).double().sum())
-        workers.add([total, progress.window])
-        held_out = float(total) / len(self._held)
+        settings, progress, parts = self.settings, self.progress, self._parts(self._held)
+        mine = [self._padded(self._losses(parts[index])) for index in self.workers.share(len(parts))]
+        losses = self._of_all(mine, len(parts), settings.micro_batch)
+        held_out = float(losses.double().sum()) / len(self._held)
         if not math.isfinite(held_out):
             raise ModelError(
                 f"learning diverged: the loss is {held_out} after {progress.step} steps. Lower learn.token_lr and "

@@ -16,6 +16,7 @@ from diffii.concepts.settings import LearnSettings
 from diffii.concepts.workers import ALONE, Workers
 from diffii.dataset.storage import Storage
 from diffii.errors import ModelError
+from diffii.memory import no_memory
 from diffii.model_checks import one_line
 
 Watch = Callable[[int, float], None]
@@ -43,11 +44,19 @@ def learn(
     """
     try:
         return _learn(backbone, lesson, images, settings, storage, folder, workers, watch, base)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not no_memory(error):
+            raise
         raise ModelError(
-            f"learning does not fit on {backbone.record.device} ({one_line(error)}); set learn.batch lower than "
-            f"{settings.batch}, or learn.tokens and learn.rank, or give learning a card of its own"
+            f"learning does not fit on {backbone.record.device} ({one_line(error)}); set {_smaller(settings)}, or give "
+            "learning a card of its own"
         ) from error
+
+
+def _smaller(settings: LearnSettings) -> str:
+    if settings.micro_batch > 1 and settings.batch > 1:
+        return f"learn.micro_batch lower than {min(settings.micro_batch, settings.batch)}"
+    return "learn.rank and learn.tokens lower"
 
 
 def _learn(
@@ -64,27 +73,22 @@ def _learn(
     learner = Learner(backbone, lesson, encode_images(backbone, images, settings.flip), settings, workers, base)
     try:
         if storage is not None:
-            _resume(learner, storage, folder, workers)
+            _resume(learner, storage, folder, workers, backbone.device)
         while not learner.finished:
             loss = learner.step()
             if watch is not None:
                 watch(learner.progress.step, loss)
             due = settings.checkpoint_every and learner.progress.step % settings.checkpoint_every == 0
-            if storage is not None and due:
-                learner.gather()
-                if workers.rank == 0:
-                    write_checkpoint(learner, storage, folder)
-        learner.gather()
+            if storage is not None and due and workers.rank == 0:
+                write_checkpoint(learner, storage, folder)
         return learner.result()
     finally:
         learner.release()
 
 
-def _resume(learner: Learner, storage: Storage, folder: str, workers: Workers) -> None:
+def _resume(learner: Learner, storage: Storage, folder: str, workers: Workers, device: torch.device) -> None:
     """Take up the newest checkpoint; the first worker says which that is."""
-    newest = torch.zeros(1, dtype=torch.float64)
-    if workers.rank == 0:
-        newest += max(steps_of(storage, folder), default=0)
-    workers.add([newest])
+    newest = max(steps_of(storage, folder), default=0) if workers.rank == 0 else 0
+    newest = workers.agree(newest, device)
     if newest:
-        restore_checkpoint(learner, storage, folder, int(newest))
+        restore_checkpoint(learner, storage, folder, newest)

@@ -22,7 +22,7 @@ class Progress:
         self.stale = 0
         self.curve: list[dict[str, float]] = []
         self.sums = torch.zeros(2, 2, classes, dtype=torch.float64)
-        """(first, second half of the run) x (sum of losses, rows) x class; gathered in the first worker."""
+        """(first, second half of the run) x (sum of losses, rows) x class."""
         self.window = torch.zeros(2, dtype=torch.float64)
         """Sum of losses and rows since the last check."""
 

@@ -1,4 +1,8 @@
-"""The other workers that learn the same concepts: gradients averaged by torch.distributed, or nobody else there."""
+"""The other workers that learn the same concepts: what each computes is given to all, or nobody else is there.
+
+Work is cut into parts that do not depend on the number of workers, and what comes of them is added up in their order:
+so that is what is learned, to the bit, by any number of workers on the same kind of device.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +20,30 @@ class Workers:
     rank: int = 0
     count: int = 1
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their mean over the workers, in one exchange: they are few and small."""
-        if self.count > 1:
-            flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-            torch.distributed.all_reduce(flat)
-            flat /= self.count
-            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-                tensor.copy_(part.view_as(tensor))
+    def share(self, parts: int) -> range:
+        """Which of the parts are this worker's."""
+        return range(self.rank, parts, self.count)
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float64 CPU tensors by their sum over the workers."""
-        if self.count > 1:
-            on_gpu = torch.distributed.get_backend() == "nccl"
-            for tensor in tensors:
-                moved = tensor.cuda() if on_gpu else tensor
-                torch.distributed.all_reduce(moved)
-                tensor.copy_(moved)
+    def gather(self, mine: Sequence[Tensor], parts: int, size: int, device: torch.device) -> Tensor:
+        """What came of every part, float32 (parts, size), on each worker; `mine` are those of `share(parts)`."""
+        if self.count == 1:
+            return torch.stack(list(mine))
+        rounds = -(-parts // self.count)
+        sent = torch.zeros(rounds, size, device=device)
+        for row, part in zip(sent, mine, strict=False):
+            row.copy_(part)
+        received = [torch.empty_like(sent) for _ in range(self.count)]
+        torch.distributed.all_gather(received, sent)
+        # Part k is the k // count-th of worker k % count.
+        return torch.stack(received, dim=1).flatten(0, 1)[:parts]
+
+    def agree(self, number: int, device: torch.device) -> int:
+        """The first worker's number."""
+        if self.count == 1:
+            return number
+        told = torch.tensor([number], device=device)
+        torch.distributed.broadcast(told, 0)
+        return int(told)
 
 
 ALONE = Workers()

@@ -84,6 +84,7 @@ GROWABLE = frozenset({"expansion.factor", "expansion.per_class", "expansion.targ
 UNSAID: dict[str, Any] = {
     "source.fit": "crop",
     "backbone.compile": False,
+    "learn.micro_batch": None,
     "inversion.diffuse": 0.0,
     "inversion.solver": "ddim",
     "generation.solver": "ddim",

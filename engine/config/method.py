@@ -23,7 +23,9 @@ class LearnConfig(Group):
     steps: Count | None = None
     """Steps at most; the preset's if not given, as with all keys below."""
     batch: Count | None = None
-    """Rows per step and worker."""
+    """Rows per step."""
+    micro_batch: Count | None = None
+    """Rows per call of the model: lower where memory is short. What is learned differs by rounding alone."""
     tokens: Annotated[int, Field(ge=1, le=64)] | None = None
     """Learned tokens per class."""
     rank: Annotated[int, Field(ge=0, le=512)] | None = None
@@ -44,8 +46,9 @@ class LearnConfig(Group):
     """Learn under prompts that name each image's context, where captions tell it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of batches, noise and timesteps."""
-    workers: Count = 1
-    """Processes that learn together, each on a GPU if there is one."""
+    workers: Count | None = None
+    """Processes that learn together, at most one for each call of the model in a step. If not given: on GPUs one, else
+    one a core. What is learned does not depend on it."""
 
 
 class BackboneConfig(Group):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from actors.learner import finished, learn
 from actors.lesson_spec import LearnerSpec, concepts_folder
@@ -26,7 +25,7 @@ from diffii.hashing import sha256
 from diffii.images import decode, fit
 from tests.engine.sources import garments
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 
 SETTINGS = LearnSettings(steps=6, batch=4, rank=2, warmup=0, check_every=2, check_rows=4, checkpoint_every=2)
 
@@ -76,20 +75,16 @@ def test_one_worker_learns_what_is_learned_in_process_and_only_once(tmp_path: Pa
     assert signal.getsignal(signal.SIGINT) is interrupt
 
 
-@pytest.mark.slow
-def test_two_workers_learn_what_one_learns_at_the_same_global_batch(tmp_path: Path) -> None:
-    one = learn(spec(tmp_path))
-    two = learn(spec(tmp_path, LearnSettings(**{**SETTINGS.to_dict(), "batch": 2}), workers=2))
-    for a, b in zip(one.about["losses"], two.about["losses"], strict=True):
-        assert a["step"] == b["step"]
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
-        assert a["held_out"] == pytest.approx(b["held_out"], rel=1e-4)
-    torch.testing.assert_close(one.vectors, two.vectors, atol=1e-4, rtol=1e-3)
-    first, second = ({k: v["rows"] for k, v in c.about["losses_by_class"].items()} for c in (one, two))
-    assert first == second and sum(first.values()) == 24
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_learns_the_same_bytes(tmp_path: Path, workers: int) -> None:
+    """Three have unequal shares of a step's parts, of which the last is a short one."""
+    told = spec(tmp_path, LearnSettings(**{**SETTINGS.to_dict(), "batch": 7, "micro_batch": 2}), workers)
+    assert told.settings.parts == 4
+    found, alone = learn(told), in_process(told)
+    assert found.digest == alone.digest
+    assert found.about == {**alone.about, "model": found.about["model"]}
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     settings = LearnSettings(**{**SETTINGS.to_dict(), "steps": 60, "checkpoint_every": 7, "check_every": 20})
     told = spec(tmp_path, settings)
@@ -107,7 +102,6 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bytes_are_the_same(tmp_path
     assert concepts.digest == in_process(told).digest
 
 
-@pytest.mark.slow
 def test_another_driver_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     told = spec(tmp_path)
 
@@ -120,7 +114,6 @@ def test_another_driver_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     assert learn(told).digest == in_process(told).digest
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_image_that_is_gone_is_named(tmp_path: Path, workers: int) -> None:
     told = spec(tmp_path, workers=workers)
@@ -128,15 +121,6 @@ def test_an_image_that_is_gone_is_named(tmp_path: Path, workers: int) -> None:
     with pytest.raises(SourceError, match="no longer") as caught:
         learn(told)
     assert told.images[3][0] in str(caught.value)
-
-
-def test_a_job_is_named_by_all_that_its_concepts_follow_from(tmp_path: Path) -> None:
-    keys = {
-        spec(tmp_path).key,
-        spec(tmp_path, workers=2).key,
-        spec(tmp_path, LearnSettings(**{**SETTINGS.to_dict(), "seed": 1})).key,
-    }
-    assert len(keys) == 3 and spec(tmp_path).key in keys
 
 
 def _workers() -> list[int]:

@@ -20,6 +20,7 @@ from diffii.concepts.lesson import Lesson
 from diffii.concepts.loop import learn
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import GARMENTS, PAPER, QUICK, LearnSettings
+from diffii.concepts.workers import Workers
 from diffii.dataset.storage import Storage
 from diffii.errors import ModelError, OutputError
 from tests.diffii.stable_diffusion import SMALL, build
@@ -242,9 +243,9 @@ def test_held_out_noise_is_the_same_at_every_look_and_never_learned_from() -> No
     kind: dict[str, Any] = {"balanced": True, "flip": True}
     learned = Draws(LABELS, 0, 1000, **kind)
     held = Draws(LABELS, 0, 1000, stream="held out", **kind)
-    assert held.batch(0, 8, range(8)) == held.batch(0, 8, range(8))
-    seeds = {draw.noise_seed for step in range(50) for draw in learned.batch(step, 8, range(8))}
-    assert len(seeds) == 400 and not seeds & {draw.noise_seed for draw in held.batch(0, 64, range(64))}
+    assert held.batch(0, 8) == held.batch(0, 8)
+    seeds = {draw.noise_seed for step in range(50) for draw in learned.batch(step, 8)}
+    assert len(seeds) == 400 and not seeds & {draw.noise_seed for draw in held.batch(0, 64)}
 
 
 def test_the_record_has_every_class(small: Backbone) -> None:
@@ -272,20 +273,22 @@ def test_a_card_that_is_too_small_is_told_in_terms_of_settings(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(small.pipeline.unet, "forward", full)
-    with pytest.raises(ModelError, match=r"does not fit on cpu \(CUDA out of memory.*set learn\.batch lower than 4"):
-        learn(small, lesson(), images(small), replace(SETTINGS, batch=4))
+    with pytest.raises(ModelError, match=r"fit on cpu \(CUDA out of memory.*set learn\.micro_batch lower than 3, or"):
+        learn(small, lesson(), images(small), replace(SETTINGS, batch=3))
+    with pytest.raises(ModelError, match=r"set learn\.rank and learn\.tokens lower, or"):
+        learn(small, lesson(), images(small), replace(SETTINGS, micro_batch=1))
     assert small.concepts is None
 
 
 def test_a_class_of_one_image_among_large_ones_is_shown_as_often() -> None:
     labels = [0] * 97 + [1, 2, 2]
     draws = Draws(labels, 0, 1000, balanced=True, flip=False)
-    shown = Counter(labels[d.image] for step in range(30) for d in draws.batch(step, 9, range(9)))
+    shown = Counter(labels[d.image] for step in range(30) for d in draws.batch(step, 9))
     assert set(shown.values()) == {90}
-    images = Counter(d.image for step in range(30) for d in draws.batch(step, 9, range(9)))
+    images = Counter(d.image for step in range(30) for d in draws.batch(step, 9))
     assert images[98] == images[99] == 45 and max(images[k] for k in range(97)) == 1
     plain = Draws(labels, 0, 1000, balanced=False, flip=False)
-    assert set(Counter(d.image for step in range(20) for d in plain.batch(step, 10, range(10))).values()) == {2}
+    assert set(Counter(d.image for step in range(20) for d in plain.batch(step, 10)).values()) == {2}
 
 
 def test_one_image_of_one_class_can_be_learned(small: Backbone) -> None:
@@ -297,16 +300,34 @@ def test_one_image_of_one_class_can_be_learned(small: Backbone) -> None:
 def test_timesteps_cover_the_whole_schedule_evenly() -> None:
     draws = Draws(LABELS, 0, 1000, balanced=True, flip=True)
     for step in range(5):
-        parts = Counter(draw.timestep * 8 // 1000 for draw in draws.batch(step, 8, range(8)))
+        parts = Counter(draw.timestep * 8 // 1000 for draw in draws.batch(step, 8))
         assert len(parts) >= 4
-    every = [draw.timestep for step in range(200) for draw in draws.batch(step, 8, range(8))]
+    every = [draw.timestep for step in range(200) for draw in draws.batch(step, 8)]
     assert min(every) < 5 and max(every) > 994 and max(every) < 1000
     assert all(140 <= count <= 180 for count in Counter(t // 100 for t in every).values())
 
 
-def test_workers_share_one_batch() -> None:
-    draws = Draws(LABELS, 3, 1000, balanced=True, flip=True)
-    assert draws.batch(7, 8, range(4)) + draws.batch(7, 8, range(4, 8)) == draws.batch(7, 8, range(8))
+@pytest.mark.parametrize(("parts", "count"), [(1, 1), (4, 2), (5, 2), (5, 4), (2, 3)])
+def test_each_part_has_one_worker(parts: int, count: int) -> None:
+    shares = [Workers(rank, count).share(parts) for rank in range(count)]
+    assert sorted(part for share in shares for part in share) == list(range(parts))
+    assert max(map(len, shares)) == -(-parts // count)
+
+
+def test_parts_are_added_up_to_what_the_batch_teaches(small: Backbone) -> None:
+    latents, found = encode_images(small, images(small), True), list[tuple[torch.Tensor, dict[str, torch.Tensor]]]()
+    for size in (4, 3, 1):
+        learner = Learner(small, lesson(), latents, replace(SETTINGS, micro_batch=size))
+        draws = learner._draws.batch(0, 4)  # pyright: ignore[reportPrivateUsage]
+        losses = learner._gradients(draws)  # pyright: ignore[reportPrivateUsage]
+        gradients = {name: value.grad for name, value in learner.parameters.items()}
+        found.append((losses, {name: value for name, value in gradients.items() if value is not None}))
+        learner.release()
+    for losses, gradients in found[1:]:
+        torch.testing.assert_close(losses, found[0][0], rtol=1e-4, atol=1e-6)
+        assert gradients.keys() == found[0][1].keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, found[0][1][name], rtol=1e-3, atol=1e-6)
 
 
 def test_contexts_stand_behind_the_prompt() -> None:
@@ -326,7 +347,7 @@ def test_tokens_that_do_not_fit_the_prompt_are_refused(small: Backbone) -> None:
     assert taught(small).digest
 
 
-@pytest.mark.parametrize("name", ["steps", "batch", "tokens", "token_lr", "ema", "patience"])
+@pytest.mark.parametrize("name", ["steps", "batch", "micro_batch", "tokens", "token_lr", "ema", "patience"])
 def test_settings_out_of_range_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=rf"learn\.{name}"):
         replace(QUICK, **{name: -1})

@@ -32,7 +32,7 @@ def test_every_key_is_of_one_kind() -> None:
     assert set(KEYS) > GROWABLE | OPERATIONAL and not GROWABLE & OPERATIONAL
     every = {"arm.name": "noise", "output.encoding": "webp", "output.quality": 80, "source.fit": "pad"}
     every |= {"inversion.solver": "dpm++", "generation.solver": "dpm++", "generation.guidance_interval": [0.2, 0.8]}
-    every |= {"backbone.compile": True}
+    every |= {"backbone.compile": True, "learn.micro_batch": 2}
     assert set(from_flat(every).identity()) == set(KEYS) - GROWABLE - OPERATIONAL
     unnamed = {key for key in KEYS if key.startswith("arm.")}
     older = from_flat({"output.mark": False, "inversion.diffuse": 0})
