@@ -16,7 +16,7 @@ import psutil
 
 from tests.engine.sources import PLAIN
 
-SMALL = [
+FEW_STEPS = [
     "--set=inversion.steps=4",
     "--set=inversion.micro_batch=4",
     "--set=generation.steps=3",
@@ -25,8 +25,8 @@ SMALL = [
     "--set=output.shard_rows=8",
     # Each actor is a process that spends some eight seconds of a core on its imports before its first image.
     "--set=actors.max=1",
-    *(f"--set={key}={json.dumps(value)}" for key, value in PLAIN.items()),
 ]
+SMALL = [*FEW_STEPS, *(f"--set={key}={json.dumps(value)}" for key, value in PLAIN.items())]
 
 
 def diffii(*arguments: str | Path) -> list[str]:
@@ -43,7 +43,7 @@ def kill_when(command: list[str], sign: Callable[[], bool]) -> None:
     """Start a command, SIGKILL it once `sign` is true, and wait until its Ray's workers are gone with it."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not sign():
             if process.poll() is not None:
                 said.seek(0)

@@ -94,9 +94,8 @@ print(compiled(layer, torch.device("cpu"))(torch.ones(4, 8)).sum().item())
 """
 
 
-@pytest.mark.parametrize(
-    "left", [pytest.param(0, marks=pytest.mark.slow), 100, pytest.param(5000, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0, 100, 5000])
 def test_what_a_killed_compiler_left_half_written_is_made_again(tmp_path: Path, left: int) -> None:
     def answer() -> str:
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}

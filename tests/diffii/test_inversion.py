@@ -28,7 +28,7 @@ def backbone() -> Iterator[Backbone]:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    photos = pool().pixels[::125]
+    photos = pool().pixels[::250]
     return np.stack([compose(photo, list(CONTEXTS)[k % 5], k) for k, photo in enumerate(photos)])
 
 
@@ -136,7 +136,7 @@ class TestLaw5:
     def test_inversion(self, backbone: Backbone, images: np.ndarray) -> None:
         grid = backbone.grid(5, "matched")
         first = invert(backbone, backbone.encode(images[:4]), ["a photo of a top"] * 4, grid)
-        mixed = images[[5, 6, 0, 7]]
+        mixed = images[[3, 2, 0, 1]]
         second = invert(backbone, backbone.encode(mixed), ["a photo of a bag"] * 2 + ["a photo of a top"] * 2, grid)
         assert torch.equal(first[0], second[2])
 

@@ -25,6 +25,9 @@ from engine.settings import from_flat
 from engine.verify import verify
 from tests.engine.sources import garments
 
+# A driver that is killed after its learning is in the quick suite: test_cli.
+pytestmark = pytest.mark.slow
+
 FEW: dict[str, Any] = {
     "inversion.steps": 2,
     "inversion.micro_batch": 4,
@@ -93,7 +96,6 @@ def test_a_sample_with_a_concept_is_made_again_to_the_bit(expanded: tuple[Path, 
     assert replay(str(out), str(sample["sample_id"])).identical
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_learns_nothing_anew(source: Path, expanded: tuple[Path, list[str]], tmp_path: Path) -> None:
     out = Path(shutil.copytree(expanded[0], tmp_path / "out"))
     heard = Heard()
@@ -106,7 +108,6 @@ def test_a_run_that_goes_on_learns_nothing_anew(source: Path, expanded: tuple[Pa
         prepare(config(source, out, learn__concepts="off"))
 
 
-@pytest.mark.slow
 def test_a_fork_takes_inversions_and_concepts_along(
     source: Path, expanded: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
@@ -126,7 +127,6 @@ def test_a_fork_takes_inversions_and_concepts_along(
     assert there and not there & taken, "inversions of other concepts stay where they are"
 
 
-@pytest.mark.slow
 def test_the_concepts_of_another_data_set_are_used_as_they_are(
     source: Path, expanded: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
@@ -158,7 +158,6 @@ def test_the_concepts_of_another_data_set_are_used_as_they_are(
         expand(config(more, tmp_path / "other", **given))
 
 
-@pytest.mark.slow
 def test_switched_off_nothing_is_learned(source: Path, tmp_path: Path, ray_here: None) -> None:
     heard = Heard()
     expand(config(source, tmp_path / "out", learn__concepts="off", captions__method="off"), heard)
@@ -167,7 +166,6 @@ def test_switched_off_nothing_is_learned(source: Path, tmp_path: Path, ray_here:
     assert row["suffix"] == "" and "<" not in diffii.open(str(tmp_path / "out")).recipe(0)["prompt"]
 
 
-@pytest.mark.slow
 def test_suffixes_of_the_user_are_taken_instead_of_captions(source: Path, tmp_path: Path, ray_here: None) -> None:
     heard = Heard()
     expand(config(source, tmp_path / "out", learn__concepts="off", prompts__suffixes=["on grass"]), heard)
@@ -175,7 +173,6 @@ def test_suffixes_of_the_user_are_taken_instead_of_captions(source: Path, tmp_pa
     assert set(diffii.open(str(tmp_path / "out")).column("suffix").to_pylist()) == {"on grass"}
 
 
-@pytest.mark.slow
 def test_classes_of_one_image_and_names_like_tokens(tmp_path: Path, ray_here: None) -> None:
     """Names are the user's: one that looks like a token of ours, one that a template could mistake, one not ASCII."""
     pool = garments(tmp_path / "pool", shots=2, classes=4)

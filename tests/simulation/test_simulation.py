@@ -10,7 +10,7 @@ EVERYWHERE = 2_500
 """Lives in which a driver has died at each place where one can."""
 
 
-@pytest.mark.parametrize("lives", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lives", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_whatever_goes_wrong_the_data_set_is_that_of_a_quiet_run(lives: int) -> None:
     total, failures = in_processes(range(lives))
     assert not failures, failures[0]

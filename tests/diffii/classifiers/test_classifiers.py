@@ -69,7 +69,7 @@ def test_scratch_learns_from_synthetic_images_alone() -> None:
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_blended_batches_teach_too(kind: str) -> None:
     blended = job(blend=kind, p=0.5)
-    assert right(Scratch(steps=120)(blended), blended) > 0.8
+    assert right(Scratch(steps=60)(blended), blended) > 0.8
 
 
 def test_augmentation_moves_and_mirrors_and_invents_nothing() -> None:
