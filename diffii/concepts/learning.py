@@ -1,18 +1,14 @@
-"""Learning concepts: epsilon (or v) MSE, with gradients for the new tokens' rows and the LoRA alone.
+"""Learning concepts: gradients for the new tokens' rows and the LoRA alone.
 
 A step's rows go through the model in parts of `learn.micro_batch`, whoever computes them (`diffii.concepts.workers`).
-
-N images   B rows of a step or a part of it   C latent channels   H, W latent size   T positions   D text width
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,33 +16,14 @@ from torch.nn import functional as F
 from diffii.backbone import Backbone
 from diffii.concepts.draws import Draw, Draws
 from diffii.concepts.lesson import Lesson
+from diffii.concepts.losses import RowLosses
 from diffii.concepts.progress import Progress
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings
-from diffii.concepts.tokens import TokenTable, prompt_ids, start_rows
+from diffii.concepts.tokens import TokenTable, start_rows
 from diffii.concepts.workers import ALONE, Workers
 from diffii.errors import ModelError
-from diffii.invert import fixed_batches
 from diffii.lora import start_adapter, stop_adapter
-
-ENCODE_BATCH = 16
-"""Images per call of the VAE: one shape for all, so that an image's latent does not depend on its batch."""
-
-
-def encode_images(backbone: Backbone, images: Iterable[np.ndarray], flip: bool) -> Tensor:
-    """uint8 images (S, S, 3) -> float32 latents (1 or 2, N, C, H, W) on the CPU; the second half mirrored.
-
-    The posterior's mean, as in inversion. Once: the reference encodes an image again each time it is shown.
-    """
-    sides: list[list[Tensor]] = [[] for _ in range(1 + flip)]
-    rest = iter(images)
-    while batch := list(islice(rest, ENCODE_BATCH)):
-        rows, real = next(fixed_batches(len(batch), ENCODE_BATCH))
-        pixels = np.stack([batch[row] for row in rows])
-        for side, latents in enumerate(sides):
-            found = backbone.encode(pixels[:, :, ::-1] if side else pixels)
-            latents += list(found[:real].cpu())
-    return torch.stack([torch.stack(latents) for latents in sides]).clone()
 
 
 class Learner:
@@ -61,14 +38,12 @@ class Learner:
         workers: Workers = ALONE,
         base: Concepts | None = None,
     ) -> None:
-        """`latents` comes from `encode_images`. The backbone is lent until `release()`.
+        """`latents` comes from `diffii.concepts.losses.encode_images`. The backbone is lent until `release()`.
 
         Of `base`, only tokens of classes that have images here are learned anew. Raises ModelError.
         """
         self.settings, self.lesson, self.workers = settings, lesson, workers
-        self._backbone, self._latents = backbone, latents
-        if latents.shape[1] != len(lesson.labels):
-            raise ValueError(f"{latents.shape[1]} latents for {len(lesson.labels)} images")
+        self._backbone = backbone
         backbone.use(base)
         unet, encoder = backbone.pipeline.unet, backbone.pipeline.text_encoder
         table = encoder.get_input_embeddings()
@@ -78,7 +53,7 @@ class Learner:
         if base is not None:
             _keep(rows, base, lesson, settings.tokens)
         self._table = TokenTable(table, rows.to(backbone.device))
-        self._ids, self._prompt_of = self._prompt_ids(table.num_embeddings)
+        self._losses = RowLosses(backbone, lesson, latents, settings.tokens, table.num_embeddings)
         encoder.set_input_embeddings(self._table)
         # A base's LoRA is in the weights already. Its tokens get no gradient, as no prompt here names them.
         self._adapts = bool(settings.rank) and base is None
@@ -96,10 +71,9 @@ class Learner:
         self.scaler = torch.amp.GradScaler(backbone.device.type, enabled=backbone.dtype == torch.float16)
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()} if settings.ema else {}
         self.progress = Progress(len(lesson.classes))
-        self._alphas = backbone.pipeline.scheduler.alphas_cumprod.float()
         kind: dict[str, Any] = {"balanced": settings.balanced, "flip": len(latents) == 2, "skew": settings.skew}
-        self._draws = Draws(lesson.labels, settings.seed, len(self._alphas), **kind)
-        held = Draws(lesson.labels, settings.seed, len(self._alphas), stream="held out", **kind)
+        self._draws = Draws(lesson.labels, settings.seed, self._losses.timesteps, **kind)
+        held = Draws(lesson.labels, settings.seed, self._losses.timesteps, stream="held out", **kind)
         self._held = held.batch(0, settings.check_rows)
 
     @property
@@ -172,28 +146,6 @@ class Learner:
             parameter.grad = part.view_as(parameter)
         return losses.cpu()
 
-    def _losses(self, draws: Sequence[Draw]) -> Tensor:
-        """The squared error of each row's prediction, float32 (B,)."""
-        device = self._backbone.device
-        shape = self._backbone.latent_shape
-        clean_BCHW = torch.stack([self._latents[int(draw.flip), draw.image] for draw in draws]).to(device)
-        noise_BCHW = torch.from_numpy(np.stack([draw.noise(shape) for draw in draws])).to(device)
-        timesteps = torch.tensor([draw.timestep for draw in draws])
-        alpha = self._alphas[timesteps].to(device).view(-1, 1, 1, 1)
-        noisy_BCHW = alpha.sqrt() * clean_BCHW + (1 - alpha).sqrt() * noise_BCHW
-        wanted = noise_BCHW
-        if self._backbone.record.prediction == "v_prediction":
-            wanted = alpha.sqrt() * noise_BCHW - (1 - alpha).sqrt() * clean_BCHW
-        # Each prompt once, however many rows show it.
-        prompts, of_row = np.unique([self._prompt_of[draw.image] for draw in draws], return_inverse=True)
-        dtype = self._backbone.dtype
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            text = self._backbone.pipeline.text_encoder(self._ids[prompts].to(device))[0]
-            text_BTD = text[torch.from_numpy(of_row).to(device)]
-            unet = self._backbone.pipeline.unet
-            predicted = unet(noisy_BCHW, timesteps.to(device), encoder_hidden_states=text_BTD, return_dict=False)[0]
-        return F.mse_loss(predicted.float(), wanted, reduction="none").mean((1, 2, 3))
-
     def _parts(self, draws: Sequence[Draw]) -> list[Sequence[Draw]]:
         """Draws of one call of the model each: only the last may have fewer."""
         size = self.settings.micro_batch
@@ -224,16 +176,6 @@ class Learner:
         keep = min(self.settings.ema, (1 + self.progress.step) / (10 + self.progress.step))
         for name, value in self.average.items():
             value.lerp_(self.parameters[name].detach(), 1.0 - keep)
-
-    def _prompt_ids(self, first: int) -> tuple[Tensor, np.ndarray]:
-        """The ids (prompts, T) of the different prompts, and which one each image has."""
-        texts = self.lesson.prompts(self.settings.tokens)
-        unique = list(dict.fromkeys(texts))
-        tokens = self.lesson.tokens(self.settings.tokens)
-        rows = {name: row for row, name in enumerate(name for names in tokens.values() for name in names)}
-        ids = [prompt_ids(self._backbone.pipeline.tokenizer, text, rows, first) for text in unique]
-        place = {text: index for index, text in enumerate(unique)}
-        return torch.tensor(ids), np.array([place[text] for text in texts])
 
 
 def _keep(rows_ND: Tensor, base: Concepts, lesson: Lesson, count: int) -> None:

@@ -9,8 +9,9 @@ import torch
 
 from diffii.backbone import Backbone
 from diffii.concepts.checkpoints import restore_checkpoint, steps_of, write_checkpoint
-from diffii.concepts.learning import Learner, encode_images
+from diffii.concepts.learning import Learner
 from diffii.concepts.lesson import Lesson
+from diffii.concepts.losses import encode_images
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings
 from diffii.concepts.workers import ALONE, Workers

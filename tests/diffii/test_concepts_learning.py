@@ -15,9 +15,10 @@ import torch
 from diffii.backbone import Backbone
 from diffii.concepts.checkpoints import dump, load_state
 from diffii.concepts.draws import Draws
-from diffii.concepts.learning import Learner, encode_images
+from diffii.concepts.learning import Learner
 from diffii.concepts.lesson import Lesson
 from diffii.concepts.loop import learn
+from diffii.concepts.losses import encode_images
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import GARMENTS, PAPER, QUICK, LearnSettings
 from diffii.concepts.workers import Workers
@@ -221,7 +222,7 @@ def test_the_target_of_v_prediction_is_v(small_v: Backbone) -> None:
     learner = Learner(small_v, lesson(), encode_images(small_v, images(small_v), False), SETTINGS)
     draws = learner._held  # pyright: ignore[reportPrivateUsage]
     scheduler = small_v.pipeline.scheduler
-    clean = torch.stack([learner._latents[0, draw.image] for draw in draws])  # pyright: ignore[reportPrivateUsage]
+    clean = torch.stack([learner._losses.latents[0, draw.image] for draw in draws])  # pyright: ignore[reportPrivateUsage]
     noise = torch.from_numpy(np.stack([draw.noise(small_v.latent_shape) for draw in draws]))
     wanted = scheduler.get_velocity(clean, noise, torch.tensor([draw.timestep for draw in draws]))
     unet = small_v.pipeline.unet
