@@ -77,7 +77,7 @@ def quiet(blemished: Path, tmp_path_factory: pytest.TempPathFactory) -> Expansio
 
 @pytest.fixture(scope="module")
 def taken_over(blemished: Path, tmp_path_factory: pytest.TempPathFactory) -> Expansion:
-    """The driver of a whole run was killed while it committed, and the same command went on."""
+    """The driver of a whole run was killed while it committed, and the same command went on with more actors."""
     out = tmp_path_factory.mktemp("taken") / "out"
     kill_when(diffii("expand", blemished, out, *LEARNED), (out / layout.log_entry(3)).exists)
     broken = json.loads(run("verify", out, "--json", code=1).stdout)
@@ -87,7 +87,7 @@ def taken_over(blemished: Path, tmp_path_factory: pytest.TempPathFactory) -> Exp
     # Shards are packed ahead of their entries, so a reader that lists files may see some of them early.
     listed = datasets.load_dataset(str(out), split="train", cache_dir=str(out.parent / "hf")).num_rows
     assert committed <= listed <= 60
-    return expand(blemished, out, LEARNED)
+    return expand(blemished, out, [*LEARNED, "--actors=2"])
 
 
 def test_expand_is_calm(taken_over: Expansion) -> None:

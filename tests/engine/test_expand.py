@@ -24,6 +24,7 @@ from engine.run import begin
 from engine.settings import from_flat
 from engine.status import status
 from engine.verify import verify
+from tests.engine.here import expand_here
 from tests.engine.sources import PLAIN, garments
 
 SETTINGS: dict[str, Any] = {
@@ -82,14 +83,19 @@ def test_the_engine_counts_what_it_does(expanded: Path) -> None:
     assert found["diffii_storage_calls_total", "driver"] > 3 * 3
 
 
+@pytest.mark.slow
 def test_two_actors_give_the_same_bytes(source: Path, expanded: Path, tmp_path: Path) -> None:
-    # A driver that is killed with two actors (test_cli) begins with inverting.
-    shutil.copytree(expanded / layout.INVERSIONS, tmp_path / "out" / layout.INVERSIONS)
     expand(config(source, tmp_path / "out", actors__min=2, actors__max=2))
     one, two = verify(str(expanded)), verify(str(tmp_path / "out"))
     assert (two.digest, two.shards_digest) == (one.digest, one.shards_digest)
     for shard in sorted((expanded / layout.DATA).iterdir()):
         assert (tmp_path / "out" / layout.DATA / shard.name).read_bytes() == shard.read_bytes()
+
+
+def test_what_ray_made_is_what_one_process_makes(source: Path, expanded: Path, tmp_path: Path) -> None:
+    expand_here(config(source, tmp_path / "out"))
+    made, here = verify(str(expanded)), verify(str(tmp_path / "out"))
+    assert (here.digest, here.shards_digest) == (made.digest, made.shards_digest)
 
 
 def test_datasets_opens_it_with_images_and_class_names(expanded: Path) -> None:
@@ -288,8 +294,8 @@ def test_a_sample_is_made_again_to_the_bit(expanded: Path) -> None:
 
 
 @pytest.mark.parametrize("arm", ["noise", pytest.param("diff-mix", marks=pytest.mark.slow)])
-def test_another_arm_is_expanded_verified_and_replayed(source: Path, tmp_path: Path, arm: str, ray_here: None) -> None:
-    expand(config(source, tmp_path / "out", arm__name=arm, expansion__factor=1, actors__max=1))
+def test_another_arm_is_expanded_verified_and_replayed(source: Path, tmp_path: Path, arm: str) -> None:
+    expand_here(config(source, tmp_path / "out", arm__name=arm, expansion__factor=1))
     assert verify(str(tmp_path / "out")).ok
     snapshot = diffii.open(str(tmp_path / "out"))
     row = snapshot.row(3)

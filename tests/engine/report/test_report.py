@@ -26,7 +26,6 @@ from diffii.dataset.storage import Storage
 from diffii.errors import ModelError, OutputError, SourceError
 from diffii.garments.catalog import CLASSES
 from diffii.garments.judge import judge, load_judge
-from engine.expand import expand
 from engine.plan import Plan
 from engine.prepare import load_run, prepare
 from engine.report.angles import ClassOutcomes, Outcomes, outcomes
@@ -39,6 +38,7 @@ from engine.run import Run, begin
 from engine.settings import from_flat
 from engine.verify import verify
 from tests.diffii.clips import tiny_clip
+from tests.engine.here import expand_here
 from tests.engine.sources import PLAIN, garments, imaginary
 
 HOSTILE = "<script>alert('&')<"
@@ -60,11 +60,11 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thresholds are wide here, so that many rows are lost."""
     folder = tmp_path_factory.mktemp("report")
     source = garments(folder / "source", shots=3)
-    expand(from_flat({**SMALL, "source.url": str(source), "output.url": str(folder / "out")}))
+    expand_here(from_flat({**SMALL, "source.url": str(source), "output.url": str(folder / "out")}))
     return folder / "out"
 
 
