@@ -96,6 +96,6 @@ GARMENTS = LearnSettings(
     steps=400, batch=16, tokens=2, rank=8, token_lr=5e-2, lora_lr=1e-2, warmup=10, skew=2.0, flip=False,
     check_every=100, patience=0, checkpoint_every=100,
 )  # fmt: skip
-"""For the embedded model: three minutes on two cores, whatever the number of images. All its shoes point left, so nothing
-is mirrored; at 32 px what is seen is decided while there is much noise."""
+"""For the embedded model: three minutes on two cores, whatever the number of images. All its shoes point left, so
+nothing is mirrored; at 32 px what is seen is decided while there is much noise."""
 PRESETS = {"quick": QUICK, "paper": PAPER, "garments": GARMENTS}

@@ -75,6 +75,7 @@ except ModelError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told_when_the_model_is_loaded(model: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(

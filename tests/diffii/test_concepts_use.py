@@ -51,7 +51,7 @@ def image(backbone: Backbone, prompt: str) -> Tensor:
     return denoise(backbone, x, [prompt], [prompt], backbone.grid(2, "matched"), 0.3, 3.0)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow), "fp16"])
 def test_swapping_leaves_no_trace(model: Path, tmp_path: Path, dtype: str) -> None:
     write_attn_procs_lora(tmp_path / "a", model, seed=1)
     write_attn_procs_lora(tmp_path / "b", model, seed=2)
