@@ -71,7 +71,8 @@ def _learn(
     watch: Watch | None,
     base: Concepts | None,
 ) -> Concepts:
-    learner = Learner(backbone, lesson, encode_images(backbone, images, settings.flip), settings, workers, base)
+    latents = encode_images(backbone, images, settings.flip, settings.micro_batch)
+    learner = Learner(backbone, lesson, latents, settings, workers, base)
     try:
         if storage is not None:
             _resume(learner, storage, folder, workers, backbone.device)

@@ -20,19 +20,17 @@ from diffii.concepts.lesson import Lesson
 from diffii.concepts.tokens import prompt_ids
 from diffii.invert import fixed_batches
 
-ENCODE_BATCH = 16
-"""Images per call of the VAE: one shape for all, so that an image's latent does not depend on its batch."""
 
-
-def encode_images(backbone: Backbone, images: Iterable[np.ndarray], flip: bool) -> Tensor:
+def encode_images(backbone: Backbone, images: Iterable[np.ndarray], flip: bool, micro_batch: int = 4) -> Tensor:
     """uint8 images (S, S, 3) -> float32 latents (1 or 2, N, C, H, W) on the CPU; the second half mirrored.
 
-    The posterior's mean, as in inversion. Once: the reference encodes an image again each time it is shown.
+    The posterior's mean, as in inversion. Once: the reference encodes an image again each time it is shown. Every call
+    of the VAE has `micro_batch` images: one shape for all, so that an image's latent does not depend on its mates.
     """
     sides: list[list[Tensor]] = [[] for _ in range(1 + flip)]
     rest = iter(images)
-    while batch := list(islice(rest, ENCODE_BATCH)):
-        rows, real = next(fixed_batches(len(batch), ENCODE_BATCH))
+    while batch := list(islice(rest, micro_batch)):
+        rows, real = next(fixed_batches(len(batch), micro_batch))
         pixels = np.stack([batch[row] for row in rows])
         for side, latents in enumerate(sides):
             found = backbone.encode(pixels[:, :, ::-1] if side else pixels)
