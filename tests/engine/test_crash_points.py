@@ -91,9 +91,9 @@ def facts(url: str) -> tuple[str, str, int, int, list[str]]:
 
 
 def each(step: int) -> Any:
-    """Deaths at every `step`-th call when all tests run; at an eighth of them in the quick suite, where the simulation
+    """Deaths at every `step`-th call when all tests run; at a quarter of them in the quick suite, where the simulation
     of many lives meets most places in the code."""
-    return pytest.mark.parametrize("step", [8 * step, pytest.param(step, marks=pytest.mark.slow)])
+    return pytest.mark.parametrize("step", [4 * step, pytest.param(step, marks=pytest.mark.slow)])
 
 
 @each(1)
