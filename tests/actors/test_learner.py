@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from actors import learner
 from actors.learner import finished, learn
 from actors.lesson_spec import LearnerSpec, concepts_folder
 from actors.model import ModelSpec, load
@@ -19,7 +21,7 @@ from diffii.concepts.loop import learn as learn_here
 from diffii.concepts.record import Concepts
 from diffii.concepts.settings import LearnSettings
 from diffii.dataset.storage import Storage
-from diffii.errors import SourceError
+from diffii.errors import ModelError, SourceError
 from diffii.garments.catalog import COARSE_OF, TEMPLATE
 from diffii.hashing import sha256
 from diffii.images import decode, fit
@@ -121,6 +123,18 @@ def test_an_image_that_is_gone_is_named(tmp_path: Path, workers: int) -> None:
     with pytest.raises(SourceError, match="no longer") as caught:
         learn(told)
     assert told.images[3][0] in str(caught.value)
+
+
+def test_workers_that_keep_dying_are_one_error_that_says_of_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "MAX_FAILURES", 1)
+    told = spec(tmp_path)
+    broken = replace(told, images=told.images[1:])  # a bug of ours, which no other worker mends
+    with pytest.raises(
+        ModelError, match=r"^learning was given up after 1 deaths of its workers: .*5 latents for 6 images"
+    ):
+        learn(broken)
 
 
 def _workers() -> list[int]:
